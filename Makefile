@@ -1,0 +1,90 @@
+# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1
+AR      ?= ar
+PREFIX  ?= /usr/local
+BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san))
+PROMPT  ?= Once upon a time
+ifdef FUZZ
+CC       = clang
+SAN      = address,undefined,fuzzer-no-link
+endif
+VERSION := $(shell sed -n 's/.*SHK_VERSION "\(.*\)"/\1/p' include/sparkhawk.h)
+
+CFLAGS  ?= -O2 -g
+WARN     = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-missing-field-initializers $(if $(WERROR),-Werror)
+SANFLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+# contraction off: every tier says itself where it fuses a multiply and an add
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE= $(CFLAGS) $(WARN) $(SANFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden -pthread -Iinclude -Isrc -MMD -MP
+LIBS     = -ljansson -lm -pthread
+
+ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/model/*.c src/cpu/*.c src/cpu/ref/*.c)
+SRC     += $(if $(filter x86_64,$(ARCH)),$(wildcard src/cpu/x86/*.c))
+SRC     += $(if $(filter aarch64,$(ARCH)),$(wildcard src/cpu/arm/*.c))
+OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+
+all: $(BUILD)/sparkhawk $(BUILD)/libsparkhawk.so
+
+$(BUILD)/libsparkhawk.a: $(OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libsparkhawk.so: $(OBJ)
+	$(CC) $(SANFLAGS) -shared -Wl,-soname,libsparkhawk.so.0 -o $@ $^ $(LIBS)
+
+PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(wildcard programs/*.c))
+$(BUILD)/sparkhawk: $(PROGRAM) $(BUILD)/libsparkhawk.a
+	$(CC) $(SANFLAGS) -o $@ $^ -ledit $(LIBS)
+
+# the suffix of a file's name picks its instruction set; nothing else gets -m flags
+$(BUILD)/%_avx2.o: ISA = -mavx2 -mfma -mf16c
+$(BUILD)/%_avx512.o: ISA = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ISA) -c -o $@ $<
+
+# a test is a file: one program each, all over the static library
+TESTS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/kernels/*.c tests/ops/*.c tests/golden/*.c))
+FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*.c))
+$(FUZZERS:=.o): private ALL_CFLAGS += $(if $(FUZZ),-DFUZZ)
+$(FUZZERS): private SANFLAGS += $(if $(FUZZ),-fsanitize=fuzzer)
+$(TESTS) $(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libsparkhawk.a
+	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+
+tests: all $(TESTS) $(FUZZERS)
+
+check:
+	tests/run
+
+# everything that `make run` needs, down to the compiler and the model, is fetched where it is missing
+export PROMPT MODEL
+run:
+	tools/install_deps.sh run
+	$(MAKE) $(BUILD)/sparkhawk
+	$(BUILD)/sparkhawk run "$${MODEL:-$$(tools/fetch_model.py)}" "$$PROMPT"
+
+D = $(DESTDIR)$(PREFIX)
+install: all
+	install -D -m 755 $(BUILD)/sparkhawk $D/bin/sparkhawk
+	install -D -m 644 include/sparkhawk.h $D/include/sparkhawk.h
+	install -D -m 644 $(BUILD)/libsparkhawk.a $D/lib/libsparkhawk.a
+	install -D -m 755 $(BUILD)/libsparkhawk.so $D/lib/libsparkhawk.so.$(VERSION)
+	ln -sf libsparkhawk.so.$(VERSION) $D/lib/libsparkhawk.so.0
+	ln -sf libsparkhawk.so.0 $D/lib/libsparkhawk.so
+	install -D -m 644 docs/sparkhawk.1 $D/share/man/man1/sparkhawk.1
+	install -d $D/lib/pkgconfig $D/share/bash-completion/completions $D/share/zsh/site-functions $D/share/fish/vendor_completions.d
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' tools/sparkhawk.pc.in > $D/lib/pkgconfig/sparkhawk.pc
+	$(BUILD)/sparkhawk help --completion bash > $D/share/bash-completion/completions/sparkhawk
+	$(BUILD)/sparkhawk help --completion zsh > $D/share/zsh/site-functions/_sparkhawk
+	$(BUILD)/sparkhawk help --completion fish > $D/share/fish/vendor_completions.d/sparkhawk.fish
+	$(if $(DESTDIR),,-ldconfig)
+
+uninstall:
+	cd $D && rm -f bin/sparkhawk include/sparkhawk.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.* lib/pkgconfig/sparkhawk.pc \
+	    share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk share/zsh/site-functions/_sparkhawk \
+	    share/fish/vendor_completions.d/sparkhawk.fish
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all tests check run install uninstall clean
+-include $(OBJ:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)

@@ -1,0 +1,247 @@
+/* sparkhawk: runs Gemma, RecurrentGemma, Griffin and Spark Transformer models.
+ *
+ *   shk_model    weights, mapped from a file; immutable, shared by any number of sessions
+ *   shk_session  what one sequence remembers: KV windows, recurrent state, position
+ *   shk_sampler  turns logits into token ids
+ *   shk_tokenizer  bytes <-> token ids
+ *
+ * Errors: functions that can fail return a shk_status and, where `err` is not NULL, leave a message of one line in it that
+ * names the file and the field. The library never prints, exits or aborts. Unless said otherwise a pointer argument must
+ * not be NULL, an object may be used by one thread at a time, and different objects by different threads at once. */
+#ifndef SPARKHAWK_H
+#define SPARKHAWK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SHK_VERSION "0.1.0"
+#if defined(__GNUC__)
+#define SHK_API __attribute__((visibility("default")))
+#else
+#define SHK_API
+#endif
+
+typedef enum shk_status {
+    SHK_OK = 0,
+    SHK_E_IO,          /* a file could not be opened, read or written */
+    SHK_E_FORMAT,      /* a file's content is not what its format or its config says */
+    SHK_E_UNSUPPORTED, /* well-formed, but of a kind that this build does not run */
+    SHK_E_MEMORY,
+    SHK_E_ARGUMENT,    /* the caller's value is out of range */
+    SHK_E_LIMIT,       /* the session's context or another fixed capacity is full */
+    SHK_E_NUMERIC      /* the model computed a NaN or an infinity */
+} shk_status;
+
+typedef struct shk_error {
+    shk_status status;
+    char message[512];
+} shk_error;
+
+SHK_API const char *shk_version(void);
+
+/* A line that names the version and the instruction sets that the CPU kernels use. Written to buf, always terminated.
+ * Fails when the environment variable SHK_CPU names no known tier. */
+SHK_API shk_status shk_build_info(char *buf, size_t size, shk_error *err);
+
+/* ---- tokenizer ---- */
+
+typedef struct shk_tokenizer shk_tokenizer;
+
+/* Loads the tokenizer of a GGUF file, a tokenizer.json, a tokenizer.model, or a directory that holds one of the latter two
+ * (tokenizer.json first). The caller frees it. */
+SHK_API shk_status shk_tokenizer_load(shk_tokenizer **out, const char *path, shk_error *err);
+SHK_API void shk_tokenizer_free(shk_tokenizer *t); /* NULL is allowed */
+
+SHK_API int32_t shk_tokenizer_vocab_size(const shk_tokenizer *t);
+
+/* Ids of the special tokens; -1 where the vocabulary has none. */
+SHK_API int32_t shk_tokenizer_bos(const shk_tokenizer *t);
+SHK_API int32_t shk_tokenizer_eos(const shk_tokenizer *t);
+/* Whether `id` ends a generation: eos, or an end-of-turn token. */
+SHK_API int shk_tokenizer_is_end(const shk_tokenizer *t, int32_t id);
+
+enum {
+    SHK_TOKENIZE_BOS = 1,    /* put the bos token first, if the vocabulary has one and wants it */
+    SHK_TOKENIZE_SPECIAL = 2 /* the text is in the vocabulary's own notation: see below */
+};
+
+/* Token ids of n bytes of text (any bytes, zeros included; need not be UTF-8). *ids is malloc'd and the caller's to free()
+ * also when *n_ids is 0. The time is n log n, about. At most 2 GiB. Thread-safe.
+ *
+ * Plain text stands for itself: "<start_of_turn>" is those fifteen characters, and the character U+2581 is that character, in
+ * byte tokens. With SHK_TOKENIZE_SPECIAL the text is read as the vocabularies' own tools read it: "<start_of_turn>" is the
+ * special token and U+2581 is a space, which their files write so. That is for text that the caller vouches for. */
+SHK_API shk_status shk_tokenize(const shk_tokenizer *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids,
+                                shk_error *err);
+
+/* The text of n ids: *text is malloc'd, terminated by a zero that *n_text does not count, and the caller's to free().
+ * Control tokens and the unknown token give nothing unless `special`. Ids outside the vocabulary are SHK_E_ARGUMENT.
+ * Thread-safe.
+ *
+ * detokenize(tokenize(x)) == x for every x, where the vocabulary has byte tokens and does not rewrite text. All of Gemma's are
+ * such. A tokenizer.model may ask for rewriting (NFKC, runs of spaces made one) and then that is what comes back. */
+SHK_API shk_status shk_detokenize(const shk_tokenizer *t, const int32_t *ids, size_t n, int special, char **text, size_t *n_text,
+                                  shk_error *err);
+
+/* The bytes of one token as it stands inside a text: *text points into the tokenizer. Control tokens and the unknown token
+ * give 0 bytes unless `special`, ids outside the vocabulary give 0. Those of many tokens in a row are shk_detokenize's text,
+ * but for one thing: where the vocabulary puts a space before every text, shk_detokenize drops it. Thread-safe. */
+SHK_API size_t shk_token_bytes(const shk_tokenizer *t, int32_t id, int special, const char **text);
+
+typedef struct shk_message {
+    const char *role; /* "system", "user", "assistant" (or "model") */
+    const char *text; /* UTF-8, terminated */
+} shk_message;
+
+/* Token ids of the prompt that Gemma's chat template makes of a conversation, ending with the opening of the model's turn if
+ * `add_generation_prompt`. A system message is put before the user message that follows it. `flags` is 0 or SHK_TOKENIZE_BOS.
+ * The turn markers are put as tokens and the messages are plain text, so that no message can forge a turn. *ids is malloc'd.
+ * SHK_E_UNSUPPORTED if the vocabulary has no turn markers. Thread-safe. */
+SHK_API shk_status shk_chat_tokens(const shk_tokenizer *t, const shk_message *messages, size_t n, int add_generation_prompt,
+                                   unsigned flags, int32_t **ids, size_t *n_ids, shk_error *err);
+
+/* ---- model ---- */
+
+typedef struct shk_model shk_model;
+
+typedef struct shk_model_params {
+    int threads;      /* compute threads; 0: one for each CPU that the process may use */
+    int window_extra; /* added to the window of every local layer (1: RecurrentGemma as its first release attends) */
+    int dense;        /* 1: compute sparse layers densely, with equal results; for comparisons */
+} shk_model_params;
+
+/* Maps the model at `path`: a GGUF file, or a Hugging Face directory (config.json and safetensors). The mapping lives as long
+ * as the model; the files must not be changed meanwhile. params may be NULL. */
+SHK_API shk_status shk_model_load(shk_model **out, const char *path, const shk_model_params *params, shk_error *err);
+SHK_API void shk_model_free(shk_model *m); /* after all its sessions; NULL is allowed */
+
+/* The tokenizer that came with the model, NULL if none did. Owned by the model. */
+SHK_API const shk_tokenizer *shk_model_tokenizer(const shk_model *m);
+
+SHK_API int32_t shk_model_vocab_size(const shk_model *m);
+/* The longest sequence that a session of this model takes by default; 0: no bound (no layer attends to everything). */
+SHK_API uint64_t shk_model_context(const shk_model *m);
+
+/* What the model is, as a JSON object (layers and kinds, parameters, bytes, state sizes, work per token): docs/FORMAT.md
+ * lists the fields. *json is malloc'd. */
+SHK_API shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err);
+
+/* Reads the model `in` and writes it to `out`: a name that ends in .gguf gives a GGUF file, any other a directory with
+ * config.json and model.safetensors. `type` ("f32", "bf16", "f16", "q8_0", "q4_0", "q4_k"; NULL keeps each tensor's own) is
+ * what matrices become; safetensors holds the first three only. Nothing is left behind on failure. */
+SHK_API shk_status shk_convert(const char *in, const char *out, const char *type, shk_error *err);
+
+/* Writes a model with random weights: `what` is a preset's name or the path of a config.json. The same seed gives the same file. */
+SHK_API shk_status shk_init(const char *what, const char *out, const char *type, uint64_t seed, shk_error *err);
+/* Preset names, in order; NULL past the end. */
+SHK_API const char *shk_preset_name(size_t i);
+
+/* ---- session ---- */
+
+typedef struct shk_session shk_session;
+
+/* A new, empty sequence. `context` bounds its length (0: shk_model_context); address space for it is reserved here, memory is
+ * used as the sequence grows, and layers without global attention use a fixed amount. The model must outlive it. */
+SHK_API shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t context, shk_error *err);
+SHK_API void shk_session_free(shk_session *s); /* NULL is allowed */
+SHK_API void shk_session_reset(shk_session *s); /* back to position 0 */
+
+SHK_API shk_model *shk_session_model(const shk_session *s);
+SHK_API uint64_t shk_session_position(const shk_session *s); /* tokens consumed so far */
+SHK_API uint64_t shk_session_context(const shk_session *s);  /* 0: unbounded */
+SHK_API uint64_t shk_session_bytes(const shk_session *s);    /* what its state occupies now */
+
+/* An independent copy at the same position; the two continue as if they had never been one. */
+SHK_API shk_status shk_session_fork(shk_session **out, const shk_session *s, shk_error *err);
+
+/* The state as a file, and back (in any process, with the same model). A file of another model is refused. */
+SHK_API shk_status shk_session_save(const shk_session *s, const char *path, shk_error *err);
+SHK_API shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err);
+
+typedef struct shk_span {
+    shk_session *session;
+    const int32_t *tokens; /* [n] */
+    size_t n;              /* > 0 */
+    float *logits;         /* [vocab] for the last token, or [n, vocab] if all_logits; NULL: not wanted */
+    int all_logits;
+} shk_span;
+
+/* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
+ * advancing them one by one, and to any other division of the tokens into calls. A session may appear once. On failure no
+ * session has moved, except for SHK_E_NUMERIC. Calls on one model from several threads take turns. */
+SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error *err);
+
+/* Active units that the last shk_advance of this session's model counted, as a JSON object:
+ * {"ffn": {"LAYER": [n per position]}, "attn": {"LAYER": [[n per head] per position]}}. Recording costs time and is off
+ * until shk_model_record(m, 1). *json is malloc'd. */
+SHK_API void shk_model_record(shk_model *m, int on);
+SHK_API shk_status shk_model_recorded(const shk_model *m, char **json, shk_error *err);
+
+/* ---- sampling and generation ---- */
+
+typedef struct shk_bias {
+    int32_t id;
+    float add; /* to the logit; -INFINITY forbids the token */
+} shk_bias;
+
+typedef struct shk_sampling {
+    float temperature;    /* 0: greedy */
+    int top_k;            /* 0: all */
+    float top_p;          /* 1: all */
+    float min_p;          /* 0: all */
+    float repeat_penalty; /* 1: none */
+    int repeat_last_n;    /* how many recent tokens the penalty looks at */
+    uint64_t seed;
+    const shk_bias *bias; /* [n_bias], copied */
+    size_t n_bias;
+} shk_sampling;
+
+SHK_API shk_sampling shk_sampling_default(void); /* greedy */
+
+typedef struct shk_sampler shk_sampler;
+SHK_API shk_status shk_sampler_new(shk_sampler **out, const shk_sampling *s, int32_t vocab_size, shk_error *err);
+SHK_API void shk_sampler_free(shk_sampler *s); /* NULL is allowed */
+/* Tells the sampler of a token that is now part of the text, its own choices included. */
+SHK_API void shk_sampler_accept(shk_sampler *s, int32_t id);
+/* The next token id for logits [vocab_size], which are not changed. The order of operations: bias, repetition penalty,
+ * temperature, top-k, top-p, min-p. Ties go to the lower id. Fails (SHK_E_NUMERIC) if a logit is NaN. */
+SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
+
+typedef enum shk_stop { SHK_STOP_LENGTH, SHK_STOP_END, SHK_STOP_STRING, SHK_STOP_CALLER } shk_stop;
+
+typedef struct shk_generation {
+    const int32_t *prompt; /* [n_prompt], consumed before the first token; at least one */
+    size_t n_prompt;
+    size_t max_tokens;
+    shk_sampling sampling;
+    const char *const *stop; /* [n_stop] strings; generation ends before the first that appears */
+    size_t n_stop;
+    int ignore_end; /* 1: end tokens do not end it */
+    /* Called with the text as it becomes certain (whole UTF-8 characters, nothing that may be the start of a stop string; n
+     * is 0 for tokens that add no text yet). A non-zero return ends the generation. May be NULL. */
+    int (*on_text)(void *user, const char *text, size_t n);
+    void *user;
+} shk_generation;
+
+typedef struct shk_generated {
+    int32_t *tokens; /* [n_tokens], malloc'd */
+    size_t n_tokens;
+    char *text; /* [n_text], malloc'd, terminated; empty where the model has no tokenizer */
+    size_t n_text;
+    shk_stop stop;
+    double prefill_s, decode_s;
+} shk_generated;
+
+/* Prefills and generates. On success the caller frees out with shk_generated_clear; the session has consumed the prompt and
+ * every generated token but the last. */
+SHK_API shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *out, shk_error *err);
+SHK_API void shk_generated_clear(shk_generated *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
