@@ -1,0 +1,50 @@
+#define _GNU_SOURCE
+#include "cpu/detect.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static unsigned machine(void) {
+    unsigned cpu = 0;
+#if defined(__x86_64__)
+    /* the builtins also ask the operating system (XGETBV) whether it saves the registers; not every compiler's know F16C */
+    unsigned a, b, c = 0, d;
+    if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        cpu |= SHK_CPU_AVX2;
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl"))
+            cpu |= SHK_CPU_AVX512;
+    }
+#elif defined(__aarch64__)
+    cpu |= SHK_CPU_NEON; /* part of the base architecture */
+#endif
+    return cpu;
+}
+
+shk_status shk_cpu_detect(unsigned *out, shk_error *err) {
+    static const struct { const char *name; unsigned cpu; } caps[] = {
+        { "ref", 0 }, { "avx2", SHK_CPU_AVX2 }, { "avx512", SHK_CPU_AVX2 | SHK_CPU_AVX512 }, { "neon", SHK_CPU_NEON }
+    };
+    const char *cap = getenv("SHK_CPU");
+    *out = machine();
+    if (!cap) return SHK_OK;
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
+        if (!strcmp(cap, caps[i].name)) {
+            *out &= caps[i].cpu;
+            return SHK_OK;
+        }
+    return shk_fail(err, SHK_E_ARGUMENT, "SHK_CPU is \"%s\": must be ref, avx2, avx512 or neon", cap);
+}
+
+int shk_cpu_count(void) {
+    cpu_set_t set;
+    int n = 0;
+    if (!sched_getaffinity(0, sizeof set, &set)) n = CPU_COUNT(&set);
+    else n = (int)sysconf(_SC_NPROCESSORS_ONLN); /* more CPUs than a cpu_set_t holds */
+    return n > 0 ? n : 1;
+}

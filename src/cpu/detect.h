@@ -1,0 +1,20 @@
+/* What this CPU can do, and what the user allows. */
+#ifndef SHK_CPU_DETECT_H
+#define SHK_CPU_DETECT_H
+
+#include "error.h"
+
+enum {
+    SHK_CPU_AVX2 = 1,   /* with FMA and F16C */
+    SHK_CPU_AVX512 = 2, /* F, BW, DQ, VL */
+    SHK_CPU_NEON = 4
+};
+
+/* Instruction sets to use: those of the machine (and operating system), capped by the environment variable SHK_CPU: "ref",
+ * "avx2", "avx512", "neon"; any other value is SHK_E_ARGUMENT and names the ones there are. A cap above the machine is no error. */
+shk_status shk_cpu_detect(unsigned *out, shk_error *err);
+
+/* How many CPUs the process may run on (affinity, not the machine's count); at least 1. */
+int shk_cpu_count(void);
+
+#endif

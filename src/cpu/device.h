@@ -1,0 +1,41 @@
+/* The CPU as a device: kernels, threads, and buffers for what does not live between ops. */
+#ifndef SHK_CPU_DEVICE_H
+#define SHK_CPU_DEVICE_H
+
+#include "cpu/kernels.h"
+#include "cpu/pool.h"
+#include "ops.h"
+
+/* Values of f32 scratch a thread has: rows of weights made f32 for several tokens, or one row's active neurons. */
+enum { SHK_CPU_SCRATCH = 256 * 1024 };
+
+typedef struct shk_cpu {
+    shk_kernels k;
+    shk_pool *pool;
+    int threads;
+    float *scratch;      /* [threads, SHK_CPU_SCRATCH] */
+    float *scores;       /* [threads, positions] */
+    uint32_t *kept;      /* [threads, positions] */
+    float *part;         /* [threads, positions] scores of the kept */
+    uint64_t positions;  /* room for this many */
+} shk_cpu;
+
+/* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
+void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass, const shk_attention *a);
+void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v, const shk_pass *pass,
+                             const shk_attention *a);
+void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer, size_t w, size_t taps);
+void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass, size_t layer,
+                   size_t w);
+void shk_cpu_block_linear(void *dev, float *y, const float *x, const shk_mat *W, const float *bias, size_t blocks, size_t T);
+void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size_t n, const shk_sparsity *how);
+void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt, size_t T);
+void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T);
+void shk_cpu_altup_predict(void *dev, float *y, const float *x, const float *coef, size_t n, size_t T, size_t d);
+void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T, size_t d);
+void shk_cpu_match_rms(void *dev, float *y, const float *x, size_t T, size_t d);
+
+/* theta of the entries x [n]; -inf where n <= k. */
+float shk_cpu_threshold(const shk_cpu *cpu, const float *x, size_t n, double k, unsigned ddof);
+
+#endif

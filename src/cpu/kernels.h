@@ -1,0 +1,91 @@
+/* Single-threaded CPU kernels. One table; the cascade in kernels.c fills it tier by tier: ref, avx2, avx512; neon apart.
+ *
+ * Exactness. Within one tier, a dot product of length k has ONE order of summation, whatever kernel computes it: a single
+ * vector of L lanes (L: f32 lanes of the tier's register) to which w[j]*x[j] is added (fused multiply-add) for j = 0..k in
+ * steps of L, the tail with lanes masked to zero, reduced at the end by one fixed tree (`reduce` of the tier). The weight is
+ * first made an f32 exactly as the tier's dequant of that type gives it. So dot_rows[type] equals dequant[type] followed by
+ * matmul_f32 to the bit, for any number of rows and tokens, and a batch equals its members. Speed comes from several rows (or
+ * tokens) at once, not from several accumulators for one product. ref sums in double, in order.
+ *
+ * Pointers may have any alignment (weights lie in a mapped file) unless a slot says otherwise. Nothing fails, nothing
+ * allocates; safe from several threads on disjoint outputs. Sizes may be 0. */
+#ifndef SHK_CPU_KERNELS_H
+#define SHK_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "file/types.h"
+
+/* y[i] = sum_j w[row(i)][j] * x[j];   row(i) = ids ? ids[i] : i
+ *   y [n]   w rows of k values of the type, `stride` bytes apart   ids [n] or NULL   x [k]   k a multiple of the type's block */
+typedef void shk_dot_rows_fn(float *y, const void *w, size_t stride, const uint32_t *ids, size_t n, const float *x, size_t k);
+
+/* y[j] += sum_i c[i] * w[row(i)][j], i in order, one fused multiply-add each.   y [k]   c [n] */
+typedef void shk_axpy_rows_fn(float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, size_t n, size_t k);
+
+/* y[0..k) = the row as f32 */
+typedef void shk_dequant_fn(float *y, const void *w, size_t k);
+
+/* y[t*ldy + i] = sum_j w[i*ldw + j] * x[t*ldx + j]   i < n, t < tokens, j < k; leading dimensions in values */
+typedef void shk_matmul_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n, size_t tokens, size_t k);
+
+/* y = x * rsqrt(mean(x^2) + eps) * w;   w [n] or NULL for ones; y may be x. Sum of squares in double or compensated well enough for n = 2^16. */
+typedef void shk_rmsnorm_fn(float *y, const float *x, const float *w, size_t n, float eps);
+
+/* y = gelu(g) * u, tanh approximation; u NULL: ones; y may be g or u. To 4 ulp of |g| against the exact tanh form. */
+typedef void shk_gelu_mul_fn(float *y, const float *g, const float *u, size_t n);
+
+/* x = exp(x - max x) / sum, in place; -inf entries become 0; at least one entry finite. n > 0. */
+typedef void shk_softmax_fn(float *x, size_t n);
+
+/* Elementwise, y may be x. */
+typedef void shk_map_fn(float *y, const float *x, size_t n);
+typedef void shk_softcap_fn(float *x, size_t n, float cap);              /* cap * tanh(x / cap) in place */
+typedef void shk_add_fn(float *y, const float *x, size_t n);              /* y += x */
+typedef void shk_mul_fn(float *y, const float *a, const float *b, size_t n); /* y = a * b; y may be either */
+
+/* *mean = mean x, *std = sqrt(sum (x - mean)^2 / (n - ddof)), in double or better than f32 in effect; two passes. n > ddof. */
+typedef void shk_moments_fn(const float *x, size_t n, unsigned ddof, double *mean, double *std);
+
+/* ids of the x[i] > theta, ascending; returns how many; ids has room for n. NaN is not greater. */
+typedef size_t shk_select_fn(uint32_t *ids, const float *x, size_t n, float theta);
+
+/* Rotates pairs (i, i + half): a*cos - b*sin, b*cos + a*sin, in place.   x [2*half]   cos, sin [half] */
+typedef void shk_rope_fn(float *x, const float *cos, const float *sin, size_t half);
+
+/* One step of a depthwise causal convolution (Griffin, sec. 2.4).
+ *   y [w] = b + sum_{k < taps-1} tail[k] * c[k] + x * c[taps-1];   then tail = tail[1..] with x appended
+ *   tail [taps-1, w] the inputs before, oldest first, updated   c [taps, w] tap-major   b [w]   y may be x */
+typedef void shk_conv1d_step_fn(float *y, float *tail, const float *x, const float *c, const float *b, size_t w, size_t taps);
+
+/* One RG-LRU step with its gates (Griffin, eq. 1 to 4).
+ *   log a = -8 * sigmoid(ra) * softplus_lambda;  a = exp(log a);  m = sqrt(-expm1(2 log a));  h = a*h + m*(sigmoid(ia)*x)
+ *   y [w] = h   h [w] f32 state, updated   x [w] input   ia, ra [w] gate pre-activations   sl [w] softplus(lambda), precomputed
+ *   first: a = 0 and m = 1 (the start of a document).   y may be x, ia or ra. */
+typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *ia, const float *ra, const float *sl, size_t w, int first);
+
+typedef struct shk_kernels {
+    const char *tier; /* "ref", "avx2", "avx512", "neon" */
+    shk_dot_rows_fn *dot_rows[SHK_TYPE_COUNT];   /* every type that shk_dequant_row knows; NULL otherwise */
+    shk_axpy_rows_fn *axpy_rows[SHK_TYPE_COUNT];
+    shk_dequant_fn *dequant[SHK_TYPE_COUNT];
+    shk_matmul_f32_fn *matmul_f32;
+    shk_rmsnorm_fn *rmsnorm;
+    shk_gelu_mul_fn *gelu_mul;
+    shk_softmax_fn *softmax;
+    shk_map_fn *softplus; /* log(1 + e^x), without overflow */
+    shk_softcap_fn *softcap;
+    shk_add_fn *add;
+    shk_mul_fn *mul;
+    shk_moments_fn *moments;
+    shk_select_fn *select;
+    shk_rope_fn *rope;
+    shk_conv1d_step_fn *conv1d_step;
+    shk_rglru_step_fn *rglru_step;
+} shk_kernels;
+
+/* Fills the table for the instruction sets in `cpu` (file cpu/detect.h). */
+void shk_cpu_kernels(shk_kernels *k, unsigned cpu);
+
+#endif

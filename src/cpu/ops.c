@@ -1,0 +1,309 @@
+/* The op table of the CPU: threads over kernels. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/detect.h"
+#include "cpu/device.h"
+#include "error.h"
+#include "mem.h"
+
+/* Elementwise ops of fewer values than this are not worth waking a thread for. */
+enum { ELEMENT_GRAIN = 16384 };
+
+static void *cpu_alloc(void *dev, size_t bytes) {
+    (void)dev;
+    return shk_reserve(bytes);
+}
+
+static void cpu_release(void *dev, void *p, size_t bytes) {
+    (void)dev;
+    shk_release(p, bytes);
+}
+
+static void cpu_download(void *dev, void *host, const void *p, size_t bytes) {
+    (void)dev;
+    memcpy(host, p, bytes);
+}
+
+static void cpu_upload(void *dev, void *p, const void *host, size_t bytes) {
+    (void)dev;
+    memcpy(p, host, bytes);
+}
+
+static const char *mat_row(const shk_mat *m, size_t i) { return (const char *)m->data + i * m->stride; }
+
+static void embed(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale) {
+    shk_cpu *cpu = dev;
+    for (size_t t = 0; t < T; t++) {
+        float *row = x + t * E->cols;
+        cpu->k.dequant[E->type](row, mat_row(E, (size_t)tokens[t]), E->cols);
+        for (size_t i = 0; i < E->cols; i++) row[i] *= scale;
+    }
+}
+
+static void gather(void *dev, float *y, const float *x, const uint32_t *rows, size_t n, size_t d) {
+    (void)dev;
+    for (size_t i = 0; i < n; i++) memcpy(y + i * d, x + rows[i] * d, d * sizeof *y);
+}
+
+static void slice(void *dev, float *y, const float *x, size_t T, size_t ldx, size_t at, size_t n) {
+    (void)dev;
+    for (size_t t = 0; t < T; t++) memcpy(y + t * n, x + t * ldx + at, n * sizeof *y);
+}
+
+/* ---- rows ---- */
+
+typedef struct rows_args {
+    shk_cpu *cpu;
+    float *y;
+    const float *a, *w;
+    size_t n;
+    float eps;
+} rows_args;
+
+static void rmsnorm_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const rows_args *r = ctx;
+    for (size_t i = begin; i < end; i++) r->cpu->k.rmsnorm(r->y + i * r->n, r->a + i * r->n, r->w, r->n, r->eps);
+}
+
+static void rmsnorm(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps) {
+    shk_cpu *cpu = dev;
+    rows_args args = { cpu, y, x, w, n, eps };
+    shk_pool_run(cpu->pool, rmsnorm_range, &args, rows, ELEMENT_GRAIN / n + 1);
+}
+
+static void mul_rows_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const rows_args *r = ctx;
+    for (size_t i = begin; i < end; i++) r->cpu->k.mul(r->y + i * r->n, r->a + i * r->n, r->w, r->n);
+}
+
+static void mul_rows(void *dev, float *y, const float *a, const float *w, size_t rows, size_t n) {
+    shk_cpu *cpu = dev;
+    rows_args args = { cpu, y, a, w, n, 0 };
+    shk_pool_run(cpu->pool, mul_rows_range, &args, rows, ELEMENT_GRAIN / n + 1);
+}
+
+/* ---- matrices ---- */
+
+typedef struct linear_args {
+    shk_cpu *cpu;
+    float *y;
+    const float *x;
+    size_t ldx;
+    const shk_mat *W;
+    const float *b;
+    size_t T;
+} linear_args;
+
+static void add_bias(const linear_args *l, size_t begin, size_t end) {
+    if (l->b)
+        for (size_t t = 0; t < l->T; t++) l->cpu->k.add(l->y + t * l->W->rows + begin, l->b + begin, end - begin);
+}
+
+/* One token: the weights are read where they lie. */
+static void matvec_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const linear_args *l = ctx;
+    l->cpu->k.dot_rows[l->W->type](l->y + begin, mat_row(l->W, begin), l->W->stride, NULL, end - begin, l->x, l->W->cols);
+    add_bias(l, begin, end);
+}
+
+/* Several tokens: a few rows at a time become f32 and serve all tokens. */
+static void matmul_range(void *ctx, int thread, size_t begin, size_t end) {
+    const linear_args *l = ctx;
+    const shk_mat *W = l->W;
+    size_t k = W->cols, step = SHK_CPU_SCRATCH / k;
+    bool direct = W->type == SHK_F32 && W->stride % sizeof(float) == 0 && (uintptr_t)W->data % _Alignof(float) == 0;
+    if (direct) step = end - begin;
+    else if (step > 32) step = 32;
+    for (size_t i = begin; i < end; i += step) {
+        size_t n = end - i < step ? end - i : step;
+        const float *w = (const float *)(const void *)mat_row(W, i);
+        size_t ldw = W->stride / sizeof(float);
+        if (!direct) {
+            float *rows = l->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH;
+            for (size_t r = 0; r < n; r++) l->cpu->k.dequant[W->type](rows + r * k, mat_row(W, i + r), k);
+            w = rows;
+            ldw = k;
+        }
+        l->cpu->k.matmul_f32(l->y + i, W->rows, w, ldw, l->x, l->ldx, n, l->T, k);
+    }
+    add_bias(l, begin, end);
+}
+
+static void linear(void *dev, float *y, const float *x, size_t ldx, const shk_mat *W, const float *b, size_t T) {
+    shk_cpu *cpu = dev;
+    linear_args args = { cpu, y, x, ldx, W, b, T };
+    size_t grain = ELEMENT_GRAIN / W->cols / T + 1;
+    shk_pool_run(cpu->pool, T == 1 ? matvec_range : matmul_range, &args, W->rows, (grain + 7) / 8 * 8);
+}
+
+/* ---- elements ---- */
+
+typedef struct element_args {
+    shk_cpu *cpu;
+    float *y;
+    const float *a, *b;
+    float s;
+} element_args;
+
+static void add_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const element_args *e = ctx;
+    e->cpu->k.add(e->y + begin, e->a + begin, end - begin);
+}
+
+static void mul_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const element_args *e = ctx;
+    e->cpu->k.mul(e->y + begin, e->a + begin, e->b + begin, end - begin);
+}
+
+static void scale_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const element_args *e = ctx;
+    for (size_t i = begin; i < end; i++) e->y[i] *= e->s;
+}
+
+static void gelu_mul_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const element_args *e = ctx;
+    e->cpu->k.gelu_mul(e->y + begin, e->a + begin, e->b ? e->b + begin : NULL, end - begin);
+}
+
+static void softcap_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const element_args *e = ctx;
+    e->cpu->k.softcap(e->y + begin, end - begin, e->s);
+}
+
+static void element_op(void *dev, shk_range_fn *fn, float *y, const float *a, const float *b, size_t n, float s) {
+    shk_cpu *cpu = dev;
+    element_args args = { cpu, y, a, b, s };
+    shk_pool_run(cpu->pool, fn, &args, n, ELEMENT_GRAIN);
+}
+
+static void add(void *dev, float *y, const float *x, size_t n) { element_op(dev, add_range, y, x, NULL, n, 0); }
+static void mul(void *dev, float *y, const float *a, const float *b, size_t n) { element_op(dev, mul_range, y, a, b, n, 0); }
+static void scale(void *dev, float *x, size_t n, float s) { element_op(dev, scale_range, x, NULL, NULL, n, s); }
+static void gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) { element_op(dev, gelu_mul_range, y, g, u, n, 0); }
+static void softcap(void *dev, float *x, size_t n, float cap) { element_op(dev, softcap_range, x, NULL, NULL, n, cap); }
+
+static void tanh_op(void *dev, float *y, const float *x, size_t n) {
+    (void)dev;
+    for (size_t i = 0; i < n; i++) y[i] = tanhf(x[i]);
+}
+
+/* ---- positions ---- */
+
+/* Angles in double: in f32 a position of a million would be off by a tenth of a radian. */
+static void rope_table(void *dev, float *table, const double *freq, size_t half, const shk_pass *pass) {
+    (void)dev;
+    for (size_t s = 0; s < pass->n_seqs; s++)
+        for (size_t j = 0; j < pass->seqs[s].n; j++) {
+            float *row = table + (pass->seqs[s].row + j) * 2 * half;
+            for (size_t i = 0; i < half; i++) {
+                double angle = (double)(pass->seqs[s].pos + j) * freq[i];
+                row[i] = (float)cos(angle);
+                row[half + i] = (float)sin(angle);
+            }
+        }
+}
+
+static void rope(void *dev, float *x, const float *table, size_t half, size_t T, size_t heads, size_t head_dim, size_t offset) {
+    shk_cpu *cpu = dev;
+    for (size_t t = 0; t < T; t++)
+        for (size_t h = 0; h < heads; h++)
+            cpu->k.rope(x + (t * heads + h) * head_dim + offset, table + t * 2 * half, table + (t * 2 + 1) * half, half);
+}
+
+/* scores, kept and part are one reservation. */
+static size_t scores_bytes(const shk_cpu *cpu, uint64_t positions) {
+    size_t n;
+    if (positions > SIZE_MAX || !shk_mul(&n, (size_t)positions, (size_t)cpu->threads) || !shk_mul(&n, n, 3 * sizeof(float))) return SIZE_MAX;
+    return n;
+}
+
+static shk_status cpu_reserve(void *dev, uint64_t positions, shk_error *err) {
+    shk_cpu *cpu = dev;
+    if (positions <= cpu->positions) return SHK_OK;
+    size_t bytes = scores_bytes(cpu, positions);
+    float *scores = bytes == SIZE_MAX ? NULL : shk_reserve(bytes);
+    if (!scores) return shk_fail(err, SHK_E_MEMORY, "no address space for attention over %llu positions", (unsigned long long)positions);
+    shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
+    cpu->positions = positions;
+    cpu->scores = scores;
+    cpu->part = scores + (size_t)cpu->threads * positions;
+    cpu->kept = (uint32_t *)(cpu->part + (size_t)cpu->threads * positions);
+    return SHK_OK;
+}
+
+static void cpu_close(void *dev) {
+    shk_cpu *cpu = dev;
+    if (!cpu) return;
+    shk_pool_free(cpu->pool);
+    shk_release(cpu->scratch, (size_t)cpu->threads * SHK_CPU_SCRATCH * sizeof(float));
+    shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
+    free(cpu);
+}
+
+static const shk_ops cpu_ops = {
+    .name = "cpu",
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .download = cpu_download,
+    .upload = cpu_upload,
+    .reserve = cpu_reserve,
+    .close = cpu_close,
+    .embed = embed,
+    .rmsnorm = rmsnorm,
+    .linear = linear,
+    .block_linear = shk_cpu_block_linear,
+    .add = add,
+    .mul = mul,
+    .mul_rows = mul_rows,
+    .scale = scale,
+    .gather = gather,
+    .slice = slice,
+    .gelu_mul = gelu_mul,
+    .softcap = softcap,
+    .rope_table = rope_table,
+    .rope = rope,
+    .attention = shk_cpu_attention,
+    .spark_attention = shk_cpu_spark_attention,
+    .conv1d = shk_cpu_conv1d,
+    .rglru = shk_cpu_rglru,
+    .sparsify = shk_cpu_sparsify,
+    .sparse_glu = shk_cpu_sparse_glu,
+    .sparse_up = shk_cpu_sparse_up,
+    .altup_predict = shk_cpu_altup_predict,
+    .altup_correct = shk_cpu_altup_correct,
+    .match_rms = shk_cpu_match_rms,
+    .tanh = tanh_op,
+};
+
+shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error *err) {
+    unsigned isa;
+    shk_status st = shk_cpu_detect(&isa, err);
+    if (st) return st;
+    shk_cpu *cpu = shk_calloc(1, sizeof *cpu);
+    if (!cpu) return shk_fail(err, SHK_E_MEMORY, "no memory for the CPU device");
+    cpu->threads = threads > 0 ? threads : shk_cpu_count();
+    shk_cpu_kernels(&cpu->k, isa);
+    st = shk_pool_new(&cpu->pool, cpu->threads, err);
+    if (st) goto fail;
+    cpu->scratch = shk_reserve((size_t)cpu->threads * SHK_CPU_SCRATCH * sizeof(float));
+    if (!cpu->scratch) {
+        st = shk_fail(err, SHK_E_MEMORY, "no memory for the scratch of %d threads", cpu->threads);
+        goto fail;
+    }
+    *ops = &cpu_ops;
+    *dev = cpu;
+    return SHK_OK;
+fail:
+    cpu_close(cpu);
+    return st;
+}
