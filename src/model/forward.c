@@ -1,0 +1,93 @@
+/* One pass of tokens through a model. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "error.h"
+#include "model/model.h"
+
+static shk_status append(shk_counts *to, const uint32_t *n, size_t count, shk_error *err) {
+    if (to->used + count > to->room) {
+        size_t room = to->room * 2 + count;
+        uint32_t *grown = shk_realloc(to->n, room, sizeof *grown);
+        if (!grown) return shk_fail(err, SHK_E_MEMORY, "no memory to record active units");
+        to->n = grown;
+        to->room = room;
+    }
+    for (size_t i = 0; i < count; i++) to->n[to->used++] = n[i];
+    return SHK_OK;
+}
+
+static shk_status record(shk_model *m, const shk_pass *pass, uint32_t l, shk_error *err) {
+    uint32_t n[SHK_PASS_ROWS * 64];
+    const shk_layer_config *lc = &m->config.layers[l];
+    shk_status st = SHK_OK;
+    if (lc->mlp != SHK_MLP_GATED) {
+        m->ops->download(m->dev, n, m->b.active.n, pass->T * sizeof *n);
+        st = append(&m->ffn_counts[l], n, pass->T, err);
+    }
+    for (size_t t = 0, heads = m->config.heads; !st && lc->mixer == SHK_MIXER_SPARK && t < pass->T; t++) {
+        m->ops->download(m->dev, n, m->b.kept + t * heads, heads * sizeof *n);
+        st = append(&m->attn_counts[l], n, heads, err);
+    }
+    return st;
+}
+
+static void layer(shk_model *m, const shk_pass *pass, uint32_t l) {
+    const shk_config *c = &m->config;
+    const shk_layer *w = &m->weights.layers[l];
+    const shk_buffers *b = &m->b;
+    size_t T = pass->T, d = c->hidden;
+    float eps = (float)c->eps;
+
+    m->ops->rmsnorm(m->dev, b->n, b->x, w->pre_mixer_norm, T, d, eps);
+    if (c->layers[l].mixer == SHK_MIXER_RECURRENT) shk_mixer_recurrent(m, pass, l, b->y, b->n);
+    else shk_mixer_attention(m, pass, l, b->y, b->n);
+    if (w->post_mixer_norm) m->ops->rmsnorm(m->dev, b->y, b->y, w->post_mixer_norm, T, d, eps);
+    m->ops->add(m->dev, b->x, b->y, T * d);
+
+    m->ops->rmsnorm(m->dev, b->n, b->x, w->pre_mlp_norm, T, d, eps);
+    shk_mlp_forward(m, pass, l, b->y, b->n);
+    if (w->post_mlp_norm) m->ops->rmsnorm(m->dev, b->y, b->y, w->post_mlp_norm, T, d, eps);
+    m->ops->add(m->dev, b->x, b->y, T * d);
+}
+
+static shk_status logits(shk_model *m, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err) {
+    const shk_config *c = &m->config;
+    const shk_buffers *b = &m->b;
+    for (size_t i = 0; i < n_rows; i += SHK_LOGIT_ROWS) {
+        size_t n = n_rows - i < SHK_LOGIT_ROWS ? n_rows - i : SHK_LOGIT_ROWS;
+        m->ops->gather(m->dev, b->last, b->x, rows + i, n, c->hidden);
+        m->ops->rmsnorm(m->dev, b->last, b->last, m->weights.final_norm, n, c->hidden, (float)c->eps);
+        m->ops->linear(m->dev, b->logits, b->last, c->hidden, &m->weights.output, NULL, n);
+        if (c->final_softcap > 0) m->ops->softcap(m->dev, b->logits, n * c->vocab, (float)c->final_softcap);
+        for (size_t j = 0; j < n; j++) {
+            m->ops->download(m->dev, out[i + j], b->logits + j * c->vocab, c->vocab * sizeof(float));
+            float sum = 0; /* a NaN or an infinity makes it a NaN */
+            for (uint32_t v = 0; v < c->vocab; v++) sum += out[i + j][v] * 0.0f;
+            if (sum != 0.0f) {
+                shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
+                return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
+            }
+        }
+    }
+    return SHK_OK;
+}
+
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err) {
+    const shk_config *c = &m->config;
+    bool altup = c->family == SHK_GEMMA3N;
+    double scale = sqrt((double)c->hidden);
+    if (shk_families[c->family].embed_scale_bf16) scale = shk_bf16_to_f32(shk_f32_to_bf16((float)scale));
+
+    m->ops->embed(m->dev, m->b.x, &m->weights.embed, pass->tokens, pass->T, (float)scale);
+    for (size_t i = 0; i < m->n_ropes; i++) m->ops->rope_table(m->dev, m->ropes[i].table, m->ropes[i].freq, m->ropes[i].half, pass);
+    if (altup) shk_gemma3n_begin(m, pass);
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        if (altup) shk_gemma3n_layer(m, pass, l);
+        else layer(m, pass, l);
+        shk_status st = m->recording ? record(m, pass, l, err) : SHK_OK;
+        if (st) return st;
+    }
+    if (altup && n_rows) shk_gemma3n_end(m, pass);
+    return logits(m, rows, out, n_rows, err);
+}

@@ -1,0 +1,99 @@
+/* Inside of shk_model: config, weights, device, and the buffers of a pass. */
+#ifndef SHK_MODEL_MODEL_H
+#define SHK_MODEL_MODEL_H
+
+#include <pthread.h>
+
+#include "model/weights.h"
+
+/* Rows of logits computed at once. */
+enum { SHK_LOGIT_ROWS = 8, SHK_MAX_ROPES = 8 };
+
+/* A set of rotary frequencies and its table for the current pass. Spark layers use two, one for each part of a head. */
+typedef struct shk_rope {
+    size_t half;
+    double theta, scale;
+    double *freq; /* [half] */
+    float *table; /* [T, 2, half] */
+} shk_rope;
+
+/* Activations of a pass, device memory. T = SHK_PASS_ROWS; sizes are the largest of any layer. */
+typedef struct shk_buffers {
+    float *x;              /* [altup or 1, T, d] the residual stream */
+    float *n, *y;          /* [T, d] normalised input, output of a slot */
+    float *q, *k, *v, *o;  /* [T, heads D], [T, kv D] twice, [T, heads D] */
+    float *rx, *ry, *gi, *ga; /* [T, w] */
+    float *g, *u;          /* [T, f] */
+    shk_active active;     /* [T, f] */
+    uint32_t *kept;        /* [T, heads] */
+    float *predicted;      /* [altup, T, d] and the rest for Gemma 3n */
+    float *activated, *laurel; /* [T, d] */
+    float *low;            /* [T, laurel rank] */
+    float *routes, *coefs; /* [T, n], [T, n n] */
+    float *ple, *ple_proj; /* [T, layers p] */
+    float *ple_gate;       /* [T, p] */
+    float *last, *logits;  /* [SHK_LOGIT_ROWS, d], [SHK_LOGIT_ROWS, V] */
+} shk_buffers;
+
+/* Counts of active units, kept while recording: one list a layer. */
+typedef struct shk_counts {
+    uint32_t *n;
+    size_t used, room;
+} shk_counts;
+
+struct shk_model {
+    shk_config config;
+    shk_weights weights;
+    shk_tensors tensors; /* of the directory; of the GGUF file they are gguf.tensors */
+    shk_gguf gguf;
+    char *path;
+    bool is_gguf;
+    shk_arena *arena;
+    shk_tokenizer *tokenizer;
+    const shk_ops *ops;
+    void *dev;
+    void *buffer_block;
+    size_t buffer_bytes;
+    shk_buffers b;
+    shk_rope ropes[SHK_MAX_ROPES];
+    size_t n_ropes;
+    uint8_t (*layer_rope)[2]; /* [layers] indices into ropes */
+    bool dense, recording;
+    shk_counts *ffn_counts, *attn_counts; /* [layers] */
+    uint64_t fingerprint; /* of config and weights, for saved sessions */
+    pthread_mutex_t lock; /* one pass at a time */
+};
+
+const shk_tensors *shk_model_tensors(const shk_model *m);
+
+/* One pass: updates the sequences' states and, for the rows listed, gives logits. `rows` and `out` [n_rows]: row of the pass,
+ * where its [vocab] values go (host). The caller holds the lock. Fails only with SHK_E_NUMERIC or, while recording, SHK_E_MEMORY. */
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err);
+
+/* ---- the pieces of forward: one file a kind. y, n [T, d]; l counts layers ---- */
+void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);
+void shk_mixer_recurrent(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);
+void shk_mlp_forward(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);
+/* Gemma 3n: what comes before the first layer, a layer, what comes after the last. */
+void shk_gemma3n_begin(shk_model *m, const shk_pass *pass);
+void shk_gemma3n_layer(shk_model *m, const shk_pass *pass, uint32_t l);
+void shk_gemma3n_end(shk_model *m, const shk_pass *pass);
+
+/* ---- the state of a session, for session.c ---- */
+
+/* Places every layer's state for sequences of up to `context` tokens; returns the bytes in all, SIZE_MAX on overflow. */
+size_t shk_state_layout(const shk_config *c, uint64_t context, shk_state_layer *layers);
+
+/* A block of a state: `heads` groups of `rows` rows. After pos tokens the first min(pos, rows) rows of each group hold something. */
+typedef struct shk_region {
+    size_t offset, heads, rows, row_bytes;
+} shk_region;
+/* The regions of a layer; returns how many. */
+size_t shk_state_regions(const shk_config *c, uint32_t l, const shk_state_layer *at, shk_region out[3]);
+/* Bytes that a state at `pos` fills. */
+uint64_t shk_state_bytes(const shk_config *c, uint64_t pos);
+/* The widest span that attention looks back over: all of the context, or the largest window; 0 without attention. */
+uint64_t shk_state_reach(const shk_config *c, uint64_t context);
+bool shk_config_unbounded(const shk_config *c); /* no layer attends to everything */
+
+#endif

@@ -1,0 +1,234 @@
+#include "model/write.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cpu/detect.h"
+#include "cpu/pool.h"
+#include "error.h"
+#include "file/writer.h"
+
+/* One tensor of the new file. */
+typedef struct item {
+    const shk_slot *slot;
+    int layer, index; /* index < 0: the whole stack, one after the other */
+    bool transposed;
+} item;
+
+typedef struct job {
+    const shk_config *c;
+    const shk_source *source;
+    const char *out;
+    bool gguf, keep; /* keep: no type was asked for */
+    shk_type type;
+    shk_tensor *tensors;
+    item *items;
+    size_t n, next;
+    shk_arena *arena;
+    shk_pool *pool;
+} job;
+
+static bool is_matrix(const shk_slot *s) { return s->role <= SHK_ROLE_STACK; }
+static bool is_plain(shk_type t) { return t == SHK_F32 || t == SHK_F16 || t == SHK_BF16; }
+
+/* Words are looked up in the embeddings and scored by them: 4 bits would cost more quality there than they save. */
+static bool is_embedding(const shk_slot *s, int layer) { return layer < 0 && (s->dims[0] == DIM_VOCAB || s->dims[0] == DIM_PLE_VOCAB); }
+
+static shk_type type_for(const job *j, const shk_slot *s, int layer, size_t cols) {
+    shk_type own = j->source->type(j->source->user, s, layer), type = j->keep ? own : j->type;
+    if (!is_matrix(s)) return j->gguf ? SHK_F32 : is_plain(type) ? type : SHK_F32;
+    if (j->keep) return own;
+    if (!is_plain(type) && s->role == SHK_ROLE_PLAIN) return is_plain(own) ? own : SHK_BF16;
+    if ((type == SHK_Q4_0 || type == SHK_Q4_K) && is_embedding(s, layer)) type = SHK_Q8_0;
+    size_t bytes;
+    if (type == SHK_Q4_K && !shk_row_bytes(type, cols, &bytes)) type = SHK_Q8_0;
+    return shk_row_bytes(type, cols, &bytes) ? type : SHK_BF16;
+}
+
+static shk_status add_item(job *j, const shk_slot *s, int layer, int index, shk_error *err) {
+    shk_tensor *t = &j->tensors[j->n];
+    item *it = &j->items[j->n];
+    char name[160];
+    uint64_t shape[SHK_MAX_DIMS];
+    *it = (item){ s, layer, index, false };
+    *t = (shk_tensor){ .n_dims = shk_slot_shape(s, j->c, layer, shape) };
+    shk_slot_name(name, sizeof name, s, layer, index, j->gguf ? NULL : "model.");
+    if (s->role == SHK_ROLE_DOWN && j->gguf && shk_layer_sparse(j->c, layer)) {
+        /* a file that keeps its types keeps its layout, so that blocks need not be made anew */
+        it->transposed = !j->keep || j->source->stored(j->source->user, s, layer, 0, true) != NULL;
+        if (it->transposed) {
+            snprintf(name, sizeof name, "blk.%d." SHK_DOWN_T, layer);
+            uint64_t d = shape[0];
+            shape[0] = shape[1];
+            shape[1] = d;
+        }
+    }
+    if (index < 0) {
+        shape[2] = shape[1];
+        shape[1] = shape[0];
+        shape[0] = j->c->altup - 1;
+        t->n_dims = 3;
+    }
+    t->n_elem = 1;
+    for (unsigned i = 0; i < t->n_dims; i++) t->n_elem *= (size_t)(t->shape[i] = shape[i]);
+    for (unsigned i = t->n_dims; i < SHK_MAX_DIMS; i++) t->shape[i] = 1;
+    t->type = type_for(j, s, layer, (size_t)t->shape[t->n_dims - 1]);
+    t->name = shk_arena_strdup(j->arena, name);
+    if (!t->name) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    if (!shk_row_bytes(t->type, t->n_elem, &t->n_bytes))
+        return shk_fail(err, SHK_E_ARGUMENT, "%s: tensor %s is too large", j->out, name);
+    if (!j->gguf && !is_plain(t->type))
+        return shk_fail(err, SHK_E_ARGUMENT, "%s: safetensors cannot hold tensor %s as %s: ask for type f32, bf16 or f16", j->out, name,
+                        shk_type_of(t->type)->name);
+    j->n++;
+    return SHK_OK;
+}
+
+static shk_status list_items(job *j, shk_error *err) {
+    size_t most = (j->c->n_layers + 1) * (shk_n_slots + SHK_MAX_ALTUP);
+    j->tensors = shk_arena_alloc(j->arena, most, sizeof *j->tensors);
+    j->items = shk_arena_alloc(j->arena, most, sizeof *j->items);
+    if (!j->tensors || !j->items) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    for (int layer = -1; layer < (int)j->c->n_layers; layer++)
+        for (size_t i = 0; i < shk_n_slots; i++) {
+            const shk_slot *s = &shk_slots[i];
+            if (!shk_slot_applies(s, j->c, layer)) continue;
+            bool stack = s->role == SHK_ROLE_STACK;
+            int parts = stack && !j->gguf ? (int)j->c->altup - 1 : 1;
+            for (int k = 0; k < parts; k++) {
+                shk_status st = add_item(j, s, layer, stack && j->gguf ? -1 : k, err);
+                if (st) return st;
+            }
+        }
+    return SHK_OK;
+}
+
+/* ---- values ---- */
+
+enum { ROWS = 256 };
+
+typedef struct fill_args {
+    const job *j;
+    const item *it;
+    const shk_tensor *t;
+    int index;
+    size_t row, cols, stride;
+    float *values; /* [ROWS, cols] */
+    char *bytes;
+} fill_args;
+
+static void fill_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const fill_args *f = ctx;
+    f->j->source->rows(f->j->source->user, f->it->slot, f->it->layer, f->index, f->it->transposed, f->row + begin, end - begin,
+                       f->values + begin * f->cols);
+    for (size_t i = begin; i < end; i++) shk_quant_row(f->t->type, f->bytes + i * f->stride, f->values + i * f->cols, f->cols);
+}
+
+static shk_status fill_matrix(const job *j, const item *it, const shk_tensor *t, int index, size_t rows, size_t cols, shk_writer *w, shk_error *err) {
+    fill_args f = { .j = j, .it = it, .t = t, .index = index, .cols = cols };
+    const shk_mat *m = j->source->stored(j->source->user, it->slot, it->layer, index, it->transposed);
+    shk_row_bytes(t->type, cols, &f.stride);
+    if (m && m->type == t->type) {
+        for (size_t i = 0; i < rows; i++) shk_writer_put(w, (const char *)m->data + i * m->stride, f.stride);
+        return SHK_OK;
+    }
+    if (!shk_quant_row(t->type, NULL, NULL, 0))
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: values cannot be written as %s", j->out, t->name, shk_type_of(t->type)->name);
+    f.values = shk_calloc(ROWS * cols, sizeof(float));
+    f.bytes = shk_calloc(ROWS, f.stride);
+    if (f.values && f.bytes)
+        for (; f.row < rows; f.row += ROWS) {
+            size_t n = rows - f.row < ROWS ? rows - f.row : ROWS;
+            /* a transposed source wants whole blocks of its own rows: 256 at a time, on one thread */
+            shk_pool_run(j->pool, fill_range, &f, n, it->slot->role == SHK_ROLE_DOWN ? ROWS : 16);
+            shk_writer_put(w, f.bytes, n * f.stride);
+        }
+    shk_status st = f.values && f.bytes ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory for tensor %s", j->out, t->name);
+    free(f.values);
+    free(f.bytes);
+    return st;
+}
+
+static shk_status fill(void *user, const shk_tensor *t, shk_writer *w, shk_error *err) {
+    job *j = user;
+    const item *it = &j->items[j->next++];
+    if (!is_matrix(it->slot)) {
+        float *values = shk_calloc(t->n_elem, sizeof *values);
+        char *bytes = shk_calloc(1, t->n_bytes);
+        bool ok = values && bytes;
+        if (ok) {
+            j->source->vector(j->source->user, it->slot, it->layer, j->gguf, t->n_elem, values);
+            shk_quant_row(t->type, bytes, values, t->n_elem);
+            shk_writer_put(w, bytes, t->n_bytes);
+        }
+        free(values);
+        free(bytes);
+        return ok ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory for tensor %s", j->out, t->name);
+    }
+    int parts = it->index < 0 ? (int)t->shape[0] : 1;
+    size_t cols = (size_t)t->shape[t->n_dims - 1], rows = t->n_elem / cols / (size_t)parts;
+    shk_status st = SHK_OK;
+    for (int k = 0; !st && k < parts; k++) st = fill_matrix(j, it, t, parts > 1 ? k : it->index < 0 ? 0 : it->index, rows, cols, w, err);
+    return st;
+}
+
+/* ---- files ---- */
+
+static shk_status write_gguf(job *j, shk_error *err) {
+    shk_gguf_meta *meta = shk_gguf_meta_new();
+    if (!meta) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    j->source->gguf_meta(j->source->user, meta);
+    shk_status st = shk_gguf_write(j->out, meta, j->tensors, j->n, fill, j, err);
+    shk_gguf_meta_free(meta);
+    return st;
+}
+
+static shk_status write_directory(job *j, shk_error *err) {
+    bool made = mkdir(j->out, 0777) == 0;
+    if (!made && errno != EEXIST) return shk_fail_errno(err, "%s", j->out);
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/model.safetensors", j->out) >= (int)sizeof path - 32)
+        return shk_fail(err, SHK_E_ARGUMENT, "%s: the name is too long", j->out);
+    shk_status st = shk_safetensors_write(path, j->tensors, j->n, fill, j, err);
+    if (!st) st = j->source->directory(j->source->user, j->out, err);
+    json_t *config = st ? NULL : shk_config_to_json(j->c, j->type == SHK_F32 ? "float32" : j->type == SHK_F16 ? "float16" : "bfloat16");
+    char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    if (!st && !text) st = shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    snprintf(path, sizeof path, "%s/config.json", j->out); /* last: a directory without it is no model */
+    if (!st) st = shk_write_file(path, text, strlen(text), err);
+    json_decref(config);
+    free(text);
+    if (st && made) {
+        static const char *const files[] = { "config.json", "tokenizer.model", "model.safetensors" };
+        for (size_t i = 0; i < 3; i++) {
+            snprintf(path, sizeof path, "%s/%s", j->out, files[i]);
+            unlink(path);
+        }
+        rmdir(j->out);
+    }
+    return st;
+}
+
+shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const char *type, shk_error *err) {
+    static const shk_type writable[] = { SHK_F32, SHK_BF16, SHK_F16, SHK_Q8_0, SHK_Q4_0, SHK_Q4_K };
+    size_t n = strlen(out);
+    job j = { .c = c, .source = source, .out = out, .gguf = n > 5 && strcmp(out + n - 5, ".gguf") == 0, .keep = !type };
+    bool known = !type;
+    for (size_t i = 0; type && i < sizeof writable / sizeof *writable; i++)
+        if (shk_type_parse(type, &j.type) && j.type == writable[i]) known = true;
+    if (!known) return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
+    shk_status st = shk_pool_new(&j.pool, shk_cpu_count(), err);
+    if (st) return st;
+    if (!type) j.type = source->type(source->user, &shk_slots[0], -1);
+    j.arena = shk_arena_new();
+    st = j.arena ? list_items(&j, err) : shk_fail(err, SHK_E_MEMORY, "%s: no memory", out);
+    if (!st) st = j.gguf ? write_gguf(&j, err) : write_directory(&j, err);
+    shk_arena_free(j.arena);
+    shk_pool_free(j.pool);
+    return st;
+}
