@@ -1,0 +1,160 @@
+/* Prompt in, text out: prefill, then sample and step, with stop strings and text streamed in whole characters. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+#include "mem.h"
+
+typedef struct run {
+    const shk_generation *g;
+    const shk_tokenizer *tokenizer;
+    shk_sampler *sampler;
+    shk_buffer text; /* all of it so far */
+    size_t sent;     /* of which the caller has seen this much */
+    size_t longest;  /* of the stop strings */
+    int32_t *tokens;
+    size_t n_tokens, room;
+    shk_stop stop;
+    bool stopped;
+} run;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Bytes at the end of a text that begin a UTF-8 character whose rest is still to come. */
+static size_t unfinished(const char *text, size_t n) {
+    for (size_t back = 1; back <= 3 && back <= n; back++) {
+        unsigned char c = (unsigned char)text[n - back];
+        if ((c & 0xC0) == 0x80) continue;
+        size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+        return length > back ? back : 0;
+    }
+    return 0;
+}
+
+/* Bytes at the end that may yet become a stop string. */
+static size_t possible_stop(const run *r) {
+    size_t n = r->text.n - r->sent, held = 0;
+    for (size_t i = 0; i < r->g->n_stop; i++) {
+        const char *s = r->g->stop[i];
+        size_t length = strlen(s);
+        for (size_t k = length - 1 < n ? length - 1 : n; k > held; k--)
+            if (memcmp(r->text.data + r->text.n - k, s, k) == 0) {
+                held = k;
+                break;
+            }
+    }
+    return held;
+}
+
+/* Cuts the text before the first stop string, if there is one in what `fresh` new bytes may have completed. */
+static bool cut_at_stop(run *r, size_t fresh) {
+    size_t from = r->text.n > fresh + r->longest ? r->text.n - fresh - r->longest : 0, first = r->text.n;
+    if (from < r->sent) from = r->sent;
+    for (size_t i = 0; i < r->g->n_stop; i++) {
+        const char *found = memmem(r->text.data + from, r->text.n - from, r->g->stop[i], strlen(r->g->stop[i]));
+        if (found && (size_t)(found - r->text.data) < first) first = (size_t)(found - r->text.data);
+    }
+    if (first == r->text.n) return false;
+    r->text.n = first;
+    r->text.data[first] = 0;
+    return true;
+}
+
+static void emit(run *r, bool last) {
+    size_t held = last ? 0 : possible_stop(r), tail = last ? 0 : unfinished(r->text.data, r->text.n);
+    size_t n = r->text.n - (held > tail ? held : tail);
+    if (n < r->sent) n = r->sent;
+    if (r->g->on_text && (n > r->sent || !last) && r->g->on_text(r->g->user, n ? r->text.data + r->sent : "", n - r->sent) && !r->stopped) {
+        r->stop = SHK_STOP_CALLER;
+        r->stopped = true;
+    }
+    r->sent = n;
+}
+
+static shk_status take(run *r, int32_t id, shk_error *err) {
+    if (r->n_tokens == r->room) {
+        size_t room = r->room ? r->room * 2 : 256;
+        int32_t *grown = shk_realloc(r->tokens, room, sizeof *grown);
+        if (!grown) return shk_fail(err, SHK_E_MEMORY, "no memory for %zu tokens", room);
+        r->tokens = grown;
+        r->room = room;
+    }
+    r->tokens[r->n_tokens++] = id;
+    shk_sampler_accept(r->sampler, id);
+    bool end = r->tokenizer && shk_tokenizer_is_end(r->tokenizer, id);
+    if (end && !r->g->ignore_end) {
+        r->stop = SHK_STOP_END;
+        r->stopped = true;
+        return SHK_OK;
+    }
+    const char *piece = "";
+    size_t n = r->tokenizer && id < shk_tokenizer_vocab_size(r->tokenizer) ? shk_token_bytes(r->tokenizer, id, 0, &piece) : 0;
+    if (!shk_buffer_append(&r->text, piece, n)) return shk_fail(err, SHK_E_MEMORY, "no memory for the text");
+    if (n && cut_at_stop(r, n)) {
+        r->stop = SHK_STOP_STRING;
+        r->stopped = true;
+    }
+    emit(r, false);
+    return SHK_OK;
+}
+
+static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
+    while (!r->stopped && r->n_tokens < r->g->max_tokens) {
+        int32_t id;
+        shk_status st = shk_sampler_sample(r->sampler, logits, &id, err);
+        if (!st) st = take(r, id, err);
+        if (!st && !r->stopped && r->n_tokens < r->g->max_tokens) {
+            if (shk_session_context(s) && shk_session_position(s) == shk_session_context(s)) break; /* full: a length stop */
+            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0 }, 1, err);
+        }
+        if (st) return st;
+    }
+    return SHK_OK;
+}
+
+shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *out, shk_error *err) {
+    shk_model *m = shk_session_model(s);
+    run r = { .g = g, .tokenizer = shk_model_tokenizer(m), .stop = SHK_STOP_LENGTH };
+    *out = (shk_generated){ 0 };
+    if (!g->n_prompt) return shk_fail(err, SHK_E_ARGUMENT, "the prompt has no tokens");
+    for (size_t i = 0; i < g->n_stop; i++) {
+        size_t n = strlen(g->stop[i]);
+        if (!n) return shk_fail(err, SHK_E_ARGUMENT, "stop string %zu is empty", i);
+        if (n > r.longest) r.longest = n;
+    }
+    float *logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *logits);
+    shk_status st = logits && shk_buffer_append(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
+    if (!st) st = shk_sampler_new(&r.sampler, &g->sampling, shk_model_vocab_size(m), err);
+    for (size_t i = 0; !st && i < g->n_prompt; i++) shk_sampler_accept(r.sampler, g->prompt[i]);
+    double start = now();
+    if (!st) st = shk_advance(m, &(shk_span){ s, g->prompt, g->n_prompt, logits, 0 }, 1, err);
+    out->prefill_s = now() - start;
+    start = now();
+    if (!st) st = decode(&r, s, m, logits, err);
+    if (!st) emit(&r, true);
+    out->decode_s = now() - start;
+    out->stop = r.stop;
+    free(logits);
+    shk_sampler_free(r.sampler);
+    if (st) {
+        free(r.tokens);
+        shk_buffer_free(&r.text);
+        return st;
+    }
+    out->tokens = r.tokens;
+    out->n_tokens = r.n_tokens;
+    out->text = r.text.data;
+    out->n_text = r.text.n;
+    return SHK_OK;
+}
+
+void shk_generated_clear(shk_generated *out) {
+    free(out->tokens);
+    free(out->text);
+    *out = (shk_generated){ 0 };
+}

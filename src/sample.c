@@ -1,0 +1,200 @@
+/* From logits to a token id. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "mem.h"
+
+typedef struct candidate {
+    float logit;
+    int32_t id;
+    double weight;
+} candidate;
+
+struct shk_sampler {
+    shk_sampling s;
+    shk_bias *bias;
+    int32_t vocab;
+    candidate *c;     /* [vocab] */
+    float *logits;    /* [vocab] the adjusted copy */
+    int32_t *recent;  /* ring of the last repeat_last_n tokens */
+    size_t n_recent, next;
+    uint64_t random[4];
+};
+
+shk_sampling shk_sampling_default(void) { return (shk_sampling){ .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64 }; }
+
+/* xoshiro256++ (Blackman and Vigna), seeded through splitmix64. */
+static uint64_t splitmix(uint64_t *x) {
+    uint64_t z = *x += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static uint64_t rotate(uint64_t x, int k) { return x << k | x >> (64 - k); }
+
+static double uniform(uint64_t s[4]) { /* [0, 1) */
+    uint64_t r = rotate(s[0] + s[3], 23) + s[0], t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotate(s[3], 45);
+    return (double)(r >> 11) * 0x1p-53;
+}
+
+static shk_status check(const shk_sampling *s, int32_t vocab, shk_error *err) {
+    const struct {
+        const char *name;
+        double value, min, max;
+    } fields[] = {
+        { "temperature", s->temperature, 0, 1000 }, { "top_k", s->top_k, 0, INT32_MAX }, { "top_p", s->top_p, 0, 1 },
+        { "min_p", s->min_p, 0, 1 }, { "repeat_penalty", s->repeat_penalty, 1e-3, 1000 }, { "repeat_last_n", s->repeat_last_n, 0, 1 << 24 },
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (!(fields[i].value >= fields[i].min && fields[i].value <= fields[i].max))
+            return shk_fail(err, SHK_E_ARGUMENT, "sampling: %s is %g; it must be from %g to %g", fields[i].name, fields[i].value, fields[i].min, fields[i].max);
+    for (size_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].id < 0 || s->bias[i].id >= vocab || isnan(s->bias[i].add) || s->bias[i].add == INFINITY)
+            return shk_fail(err, SHK_E_ARGUMENT, "sampling: bias %g of token %d: the token must be in the vocabulary (0 to %d), the bias a number",
+                            s->bias[i].add, s->bias[i].id, vocab - 1);
+    return SHK_OK;
+}
+
+shk_status shk_sampler_new(shk_sampler **out, const shk_sampling *s, int32_t vocab_size, shk_error *err) {
+    *out = NULL;
+    shk_status st = check(s, vocab_size, err);
+    if (st) return st;
+    shk_sampler *p = shk_calloc(1, sizeof *p);
+    if (!p) return shk_fail(err, SHK_E_MEMORY, "no memory for a sampler");
+    p->s = *s;
+    p->vocab = vocab_size;
+    p->bias = shk_memdup(s->bias, s->n_bias * sizeof *s->bias);
+    p->c = shk_calloc((size_t)vocab_size, sizeof *p->c);
+    p->logits = shk_calloc((size_t)vocab_size, sizeof *p->logits);
+    p->recent = shk_calloc((size_t)s->repeat_last_n, sizeof *p->recent);
+    uint64_t seed = s->seed;
+    for (int i = 0; i < 4; i++) p->random[i] = splitmix(&seed);
+    if (!p->bias || !p->c || !p->logits || !p->recent) {
+        shk_sampler_free(p);
+        return shk_fail(err, SHK_E_MEMORY, "no memory for a sampler");
+    }
+    *out = p;
+    return SHK_OK;
+}
+
+void shk_sampler_free(shk_sampler *s) {
+    if (!s) return;
+    free(s->bias);
+    free(s->c);
+    free(s->logits);
+    free(s->recent);
+    free(s);
+}
+
+void shk_sampler_accept(shk_sampler *s, int32_t id) {
+    size_t room = (size_t)s->s.repeat_last_n;
+    if (!room || id < 0 || id >= s->vocab) return;
+    s->recent[s->next] = id;
+    s->next = (s->next + 1) % room;
+    if (s->n_recent < room) s->n_recent++;
+}
+
+/* Penalises each recent token once: a positive logit is divided, a negative one multiplied (CTRL, sec. 4.1). */
+static void adjust(shk_sampler *s) {
+    for (size_t i = 0; i < s->s.n_bias; i++) s->logits[s->bias[i].id] += s->bias[i].add;
+    if (s->s.repeat_penalty == 1) return;
+    for (size_t i = 0; i < s->n_recent; i++) {
+        bool seen = false;
+        for (size_t j = 0; j < i && !seen; j++) seen = s->recent[j] == s->recent[i];
+        float *l = &s->logits[s->recent[i]];
+        if (!seen) *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
+    }
+}
+
+static bool before(const candidate *a, const candidate *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }
+
+static int compare(const void *a, const void *b) { return before(a, b) ? -1 : 1; }
+
+/* Puts the k best of n in front, in no order: quickselect with the middle as pivot. */
+static void partition_best(candidate *c, ptrdiff_t n, ptrdiff_t k) {
+    ptrdiff_t lo = 0, hi = n - 1;
+    while (lo < hi) {
+        candidate pivot = c[lo + (hi - lo) / 2];
+        ptrdiff_t i = lo, j = hi;
+        while (i <= j) {
+            while (before(&c[i], &pivot)) i++;
+            while (before(&pivot, &c[j])) j--;
+            if (i > j) break;
+            candidate t = c[i];
+            c[i++] = c[j];
+            c[j--] = t;
+        }
+        if (k - 1 <= j) hi = j;
+        else if (k - 1 >= i) lo = i;
+        else return;
+    }
+}
+
+/* How many of the best candidates hold top_p of the weight. Sorts no more of them than it has to look at. */
+static size_t nucleus(candidate *c, size_t n, double total, double top_p) {
+    double sum = 0;
+    for (size_t sorted = 0, step = 64; sorted < n; step *= 8) {
+        size_t k = n - sorted < step ? n - sorted : step;
+        partition_best(c + sorted, (ptrdiff_t)(n - sorted), (ptrdiff_t)k);
+        qsort(c + sorted, k, sizeof *c, compare);
+        for (size_t end = sorted + k; sorted < end; sorted++) {
+            sum += c[sorted].weight;
+            if (sum >= top_p * total) return sorted + 1;
+        }
+    }
+    return n;
+}
+
+shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err) {
+    memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
+    adjust(s);
+    int32_t best = -1;
+    for (int32_t i = 0; i < s->vocab; i++) {
+        if (isnan(s->logits[i])) return shk_fail(err, SHK_E_NUMERIC, "sampling: the logit of token %d is not a number", i);
+        if (s->logits[i] > -INFINITY && (best < 0 || s->logits[i] > s->logits[best])) best = i;
+    }
+    if (best < 0) return shk_fail(err, SHK_E_ARGUMENT, "sampling: no token is left: all %d are forbidden", s->vocab);
+    *id = best;
+    if (s->s.temperature <= 0) return SHK_OK;
+
+    size_t n = 0;
+    double top = s->logits[best], total = 0;
+    for (int32_t i = 0; i < s->vocab; i++) {
+        double w = exp((s->logits[i] - top) / s->s.temperature);
+        if (w > 0) s->c[n++] = (candidate){ s->logits[i], i, w };
+    }
+    if (s->s.top_k > 0 && (size_t)s->s.top_k < n) {
+        partition_best(s->c, (ptrdiff_t)n, s->s.top_k);
+        n = (size_t)s->s.top_k;
+        qsort(s->c, n, sizeof *s->c, compare); /* the order of the sums below must not depend on how it was found */
+    }
+    for (size_t i = 0; i < n; i++) total += s->c[i].weight;
+    if (s->s.top_p < 1) n = nucleus(s->c, n, total, s->s.top_p);
+    if (s->s.min_p > 0) { /* relative to the best token's probability; its weight is 1 */
+        size_t kept = 0;
+        for (size_t i = 0; i < n; i++)
+            if (s->c[i].weight >= s->s.min_p) s->c[kept++] = s->c[i];
+        n = kept;
+    }
+    total = 0;
+    for (size_t i = 0; i < n; i++) total += s->c[i].weight;
+    double r = uniform(s->random) * total;
+    *id = s->c[n - 1].id;
+    for (size_t i = 0; i < n; i++) {
+        r -= s->c[i].weight;
+        if (r < 0) {
+            *id = s->c[i].id;
+            break;
+        }
+    }
+    return SHK_OK;
+}
