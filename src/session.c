@@ -50,6 +50,7 @@ void shk_session_free(shk_session *s) {
 
 /* What lies behind position 0 is never read, so nothing needs clearing. */
 void shk_session_reset(shk_session *s) { s->pos = 0; }
+char *shk_session_state(shk_session *s) { return s->state; }
 shk_model *shk_session_model(const shk_session *s) { return s->m; }
 uint64_t shk_session_position(const shk_session *s) { return s->pos; }
 uint64_t shk_session_context(const shk_session *s) { return s->context; }

@@ -22,12 +22,13 @@ static int test_passed, test_failed, test_skipped;
 
 #define SKIP(...) (test_skipped++, fprintf(stderr, "skipped: "), fprintf(stderr, __VA_ARGS__), fputc('\n', stderr))
 
-/* For what the rest of the program cannot do without. */
+/* For what the rest of the program cannot do without; counts only when it fails. */
 #define NEED(cond, ...)                                                           \
     do {                                                                          \
-        int test_failed_before = test_failed;                                     \
-        CHECK(cond, __VA_ARGS__);                                                 \
-        if (test_failed > test_failed_before) exit(1);                            \
+        if (!(cond)) {                                                            \
+            CHECK(cond, __VA_ARGS__);                                             \
+            exit(test_done());                                                    \
+        }                                                                         \
     } while (0)
 
 static inline int test_done(void) {

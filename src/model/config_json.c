@@ -79,7 +79,10 @@ static shk_status read_kinds(const reader *r, const char *key, bool mlps) {
 static shk_status read_layer_types(const reader *r) {
     shk_config *c = r->c;
     if (c->family == SHK_GEMMA) return SHK_OK; /* all global */
-    if (json_is_array(json_object_get(r->root, "layer_types"))) return read_kinds(r, "layer_types", false);
+    const json_t *types = json_object_get(r->root, "layer_types");
+    if (json_is_array(types) && json_array_size(types) != c->n_layers)
+        return shk_fail(r->err, SHK_E_FORMAT, "%s: layer_types has %zu entries for %u layers", c->origin, json_array_size(types), c->n_layers);
+    if (json_is_array(types)) return read_kinds(r, "layer_types", false);
     const json_t *v = json_object_get(r->root, "_sliding_window_pattern");
     if (!json_is_integer(v)) v = get(r, "sliding_window_pattern");
     json_int_t every = c->family == SHK_GEMMA2 ? 2 : json_integer_value(v);

@@ -81,6 +81,8 @@ void shk_gemma3n_end(shk_model *m, const shk_pass *pass);
 
 /* ---- the state of a session, for session.c ---- */
 
+char *shk_session_state(shk_session *s); /* device memory; a test looks into it */
+
 /* Places every layer's state for sequences of up to `context` tokens; returns the bytes in all, SIZE_MAX on overflow. */
 size_t shk_state_layout(const shk_config *c, uint64_t context, shk_state_layer *layers);
 

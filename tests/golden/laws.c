@@ -1,0 +1,268 @@
+/* Laws that need more than a golden prompt: windows that wrap many times, passes of many sequences, constant memory over a
+ * million tokens, no allocation in a step, and that what sparsity skips is really not read. */
+#include <math.h>
+#include <unistd.h>
+
+#include "model/model.h"
+#include "../test.h"
+
+static shk_error err;
+#define OK(call) NEED((call) == SHK_OK, "%s", err.message)
+
+static shk_model *load(const char *name, int threads) {
+    char path[128];
+    shk_model *m;
+    shk_model_params p = { .threads = threads };
+    snprintf(path, sizeof path, "tests/golden/%s", name);
+    OK(shk_model_load(&m, path, &p, &err));
+    return m;
+}
+
+static shk_session *session(shk_model *m, uint64_t context) {
+    shk_session *s;
+    OK(shk_session_new(&s, m, context, &err));
+    return s;
+}
+
+static void advance(shk_model *m, shk_session *s, const int32_t *tokens, size_t n, float *logits) {
+    shk_span span = { s, tokens, n, logits, 0 };
+    OK(shk_advance(m, &span, 1, &err));
+}
+
+static int32_t *random_tokens(size_t n, unsigned long long seed) {
+    int32_t *t = malloc(n * sizeof *t);
+    for (size_t i = 0; i < n; i++) t[i] = (int32_t)(test_random(&seed) >> 33) % 316 + 3;
+    return t;
+}
+
+/* 700 tokens through windows of 16: one by one, all at once, and in uneven pieces must end in the same logits. */
+static void test_long(const char *name) {
+    enum { N = 700 };
+    shk_model *m = load(name, 2);
+    size_t V = (size_t)shk_model_vocab_size(m);
+    int32_t *tokens = random_tokens(N, 7);
+    float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
+    shk_session *s = session(m, N);
+    advance(m, s, tokens, N, a);
+    shk_session_reset(s);
+    for (size_t i = 0; i < N; i++) advance(m, s, tokens + i, 1, i + 1 == N ? b : NULL);
+    CHECK(memcmp(a, b, V * sizeof *a) == 0, "%s: %d steps differ from one prefill", name, N);
+    shk_session_reset(s);
+    for (size_t i = 0, n = 200; i < N; i += n, n = n * 7 % 211 + 1) {
+        if (n > N - i) n = N - i;
+        advance(m, s, tokens + i, n, b);
+    }
+    CHECK(memcmp(a, b, V * sizeof *a) == 0, "%s: pieces differ from one prefill", name);
+    shk_session_free(s);
+    shk_model_free(m);
+    free(tokens);
+    free(a);
+    free(b);
+}
+
+/* 200 sequences of different lengths, more than a pass holds, in one call and one by one. */
+static void test_many(const char *name) {
+    enum { N = 200 };
+    shk_model *m = load(name, 2);
+    size_t V = (size_t)shk_model_vocab_size(m);
+    int32_t *tokens = random_tokens(4 * N, 9);
+    float *a = malloc(N * V * sizeof *a), *b = malloc(V * sizeof *b);
+    shk_span spans[N];
+    for (size_t i = 0; i < N; i++) spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50, a + i * V, 0 };
+    OK(shk_advance(m, spans, N, &err));
+    size_t wrong = 0;
+    for (size_t i = 0; i < N; i++) {
+        shk_session *s = session(m, 64);
+        advance(m, s, spans[i].tokens, spans[i].n, b);
+        wrong += memcmp(b, a + i * V, V * sizeof *b) != 0;
+        shk_session_free(s);
+        shk_session_free(spans[i].session);
+    }
+    CHECK(wrong == 0, "%s: %zu of %d sequences differ in a batch", name, wrong, N);
+    shk_model_free(m);
+    free(tokens);
+    free(a);
+    free(b);
+}
+
+static size_t resident(void) {
+    size_t pages = 0, ignored;
+    FILE *f = fopen("/proc/self/statm", "r");
+    NEED(f && fscanf(f, "%zu %zu", &ignored, &pages) == 2, "/proc/self/statm");
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The state and the resident memory of a recurrent model stay where they are over a million tokens. */
+static void test_constant_memory(const char *name) {
+    enum { MILLION = 1000000, PIECE = 8000 };
+    shk_model *m = load(name, 1);
+    int32_t *tokens = random_tokens(PIECE, 11);
+    shk_session *s = session(m, 0);
+    CHECK(shk_session_context(s) == 0, "%s: the context of a recurrent model is unbounded", name);
+    advance(m, s, tokens, PIECE, NULL);
+    size_t before = resident(), state = (size_t)shk_session_bytes(s);
+    for (size_t i = PIECE; i < MILLION; i += PIECE) advance(m, s, tokens, PIECE, NULL);
+    size_t after = resident();
+    CHECK(shk_session_position(s) == MILLION, "%s: position", name);
+    CHECK(shk_session_bytes(s) == state, "%s: the state grew from %zu to %zu bytes", name, state, (size_t)shk_session_bytes(s));
+    CHECK(after <= before + 65536, "%s: resident memory grew from %zu to %zu bytes", name, before, after); /* some pages of libc's own */
+    printf("%-16s 1,000,000 tokens: state %zu bytes, resident %zu before, %zu after\n", name, state, before, after);
+    shk_session_free(s);
+    shk_model_free(m);
+    free(tokens);
+}
+
+static void test_no_allocation(const char *name) {
+    shk_model *m = load(name, 2);
+    shk_session *s = session(m, 256);
+    int32_t *tokens = random_tokens(200, 13);
+    float *logits = malloc((size_t)shk_model_vocab_size(m) * sizeof *logits);
+    advance(m, s, tokens, 1, logits);
+    uint64_t before = shk_alloc_count();
+    advance(m, s, tokens, 150, logits);
+    for (int i = 0; i < 50; i++) advance(m, s, tokens + i, 1, logits);
+    CHECK(shk_alloc_count() == before, "%s: %llu allocations in a step", name, (unsigned long long)(shk_alloc_count() - before));
+    shk_session_free(s);
+    shk_model_free(m);
+    free(tokens);
+    free(logits);
+}
+
+/* ---- what is skipped is not read ---- */
+
+enum { MAX_LAYERS = 8, MAX_FFN = 512 };
+static const shk_ops *real_ops;
+static bool active_ever[MAX_LAYERS][MAX_FFN];
+static uint32_t sparse_calls, sparse_layers;
+
+/* A device that notes which neurons pass the threshold in each layer. */
+static void noting_sparsify(void *dev, shk_active *out, const float *s, size_t T, size_t n, const shk_sparsity *how) {
+    real_ops->sparsify(dev, out, s, T, n, how);
+    bool *seen = active_ever[sparse_calls++ % sparse_layers];
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < out->n[t]; i++) seen[out->ids[t * out->max + i]] = true;
+}
+
+/* A copy of a matrix whose rows hold NaN where `poison` says so (for the sense: active or not). */
+static void *poison_rows(shk_mat *m, const bool *active, bool sense) {
+    float *data = malloc(m->rows * m->cols * sizeof *data);
+    for (size_t r = 0; r < m->rows; r++) {
+        shk_dequant_row(m->type, data + r * m->cols, (const char *)m->data + r * m->stride, m->cols);
+        for (size_t c = 0; active[r] == sense && c < m->cols; c++) data[r * m->cols + c] = NAN;
+    }
+    *m = (shk_mat){ data, SHK_F32, m->rows, m->cols, m->cols * sizeof *data };
+    return data;
+}
+
+static void test_skipped_rows(const char *name, bool prefill) {
+    enum { N = 24 };
+    shk_model *m = load(name, 2);
+    size_t V = (size_t)shk_model_vocab_size(m), inactive = 0, neurons = 0;
+    int32_t *tokens = random_tokens(N, 17);
+    float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
+    shk_ops ops = *m->ops;
+    real_ops = m->ops;
+    ops.sparsify = noting_sparsify;
+    memset(active_ever, 0, sizeof active_ever);
+    sparse_calls = sparse_layers = 0;
+    for (uint32_t l = 0; l < m->config.n_layers; l++) sparse_layers += m->config.layers[l].mlp != SHK_MLP_GATED;
+    m->ops = &ops;
+    for (int poisoned = 0; poisoned < 3; poisoned++) { /* clean; inactive rows poisoned; active rows poisoned */
+        void *copies[2 * MAX_LAYERS];
+        size_t n_copies = 0;
+        uint32_t sparse = 0;
+        shk_layer saved[MAX_LAYERS];
+        memcpy(saved, m->weights.layers, m->config.n_layers * sizeof *saved);
+        for (uint32_t l = 0; poisoned && l < m->config.n_layers; l++) {
+            shk_layer *w = &m->weights.layers[l];
+            if (m->config.layers[l].mlp == SHK_MLP_GATED) continue;
+            const bool *seen = active_ever[sparse++];
+            copies[n_copies++] = poison_rows(&w->up, seen, poisoned == 2);
+            copies[n_copies++] = poison_rows(&w->down_t, seen, poisoned == 2);
+            for (size_t j = 0; poisoned == 1 && j < w->up.rows; j++) inactive += !seen[j], neurons++;
+        }
+        shk_session *s = session(m, N);
+        shk_status st = SHK_OK;
+        float *out = poisoned ? b : a;
+        for (size_t i = 0; !st && i < N; i += prefill ? N : 1) {
+            shk_span span = { s, tokens + i, prefill ? N : 1, out, 0 };
+            st = shk_advance(m, &span, 1, &err);
+        }
+        if (poisoned == 2) CHECK(st == SHK_E_NUMERIC, "%s: a NaN in an active row went unnoticed", name);
+        else CHECK(st == SHK_OK, "%s: %s", name, err.message);
+        if (poisoned == 1) CHECK(memcmp(a, b, V * sizeof *a) == 0, "%s: inactive rows were read", name);
+        shk_session_free(s);
+        memcpy(m->weights.layers, saved, m->config.n_layers * sizeof *saved);
+        while (n_copies) free(copies[--n_copies]);
+    }
+    CHECK(inactive * 10 > neurons, "%s: only %zu of %zu rows were never active: the test says little", name, inactive, neurons);
+    m->ops = real_ops;
+    shk_model_free(m);
+    free(tokens);
+    free(a);
+    free(b);
+}
+
+/* Spark attention: a key's second part and its value are not read where the predictor leaves a position out. */
+static void test_skipped_positions(void) {
+    enum { N = 40, LAYER = 2 };
+    shk_model *m = load("sparkhawk", 1);
+    size_t V = (size_t)shk_model_vocab_size(m), D = m->config.head_dim, rest = D - m->config.attn_rank;
+    int32_t *tokens = random_tokens(N + 1, 19);
+    float *clean = malloc(V * sizeof *clean), *out = malloc(V * sizeof *out);
+    shk_session *s = session(m, N + 1), *fork;
+    advance(m, s, tokens, N, NULL);
+    OK(shk_session_fork(&fork, s, &err));
+    advance(m, fork, tokens + N, 1, clean);
+    shk_session_free(fork);
+
+    /* the session's own memory, found as the session finds it */
+    shk_state_layer at[3];
+    shk_state_layout(&m->config, N + 1, at);
+    size_t skipped = 0, read = 0, both[N];
+    for (size_t j = 0; j <= N; j++) { /* each position alone; then all that were not read, at once */
+        OK(shk_session_fork(&fork, s, &err));
+        char *state = shk_session_state(fork);
+        for (size_t p = 0; p < (j < N ? 1 : skipped); p++)
+            for (size_t h = 0; h < m->config.kv_heads; h++) {
+                size_t pos = j < N ? j : both[p];
+                float *k2 = (float *)(void *)(state + at[LAYER].k2) + (h * at[LAYER].ring + pos) * rest;
+                float *v = (float *)(void *)(state + at[LAYER].v) + (h * at[LAYER].ring + pos) * D;
+                for (size_t i = 0; i < rest; i++) k2[i] = NAN;
+                for (size_t i = 0; i < D; i++) v[i] = NAN;
+            }
+        shk_span span = { fork, tokens + N, 1, out, 0 };
+        shk_status st = shk_advance(m, &span, 1, &err);
+        bool same = st == SHK_OK && memcmp(out, clean, V * sizeof *out) == 0;
+        if (j < N && same) both[skipped++] = j;
+        else if (j < N) read++;
+        CHECK(j < N ? same || st == SHK_E_NUMERIC : same, "position %zu of %d: %s", j, N, st ? err.message : "the logits changed");
+        shk_session_free(fork);
+    }
+    CHECK(skipped > 0 && read > 0 && read < N / 2 + m->config.heads * 8, "%zu positions read, %zu skipped", read, skipped);
+    printf("sparkhawk        %zu of %d positions read by any head, %zu skipped\n", read, N, skipped);
+    shk_session_free(s);
+    shk_model_free(m);
+    free(tokens);
+    free(clean);
+    free(out);
+}
+
+int main(void) {
+    static const char *const all[] = { "gemma", "gemma2", "gemma3", "gemma3n", "recurrentgemma", "spark", "spark-ffn", "topk-ffn", "hawk", "griffin", "sparkhawk" };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        test_long(all[i]);
+        test_many(all[i]);
+        test_no_allocation(all[i]);
+    }
+    static const char *const sparse[] = { "spark", "spark-ffn", "topk-ffn", "sparkhawk", "gemma3n" };
+    for (size_t i = 0; i < sizeof sparse / sizeof *sparse; i++) {
+        test_skipped_rows(sparse[i], false);
+        test_skipped_rows(sparse[i], true);
+    }
+    test_skipped_positions();
+    test_constant_memory("griffin");
+    test_constant_memory("recurrentgemma");
+    return test_done();
+}
