@@ -65,7 +65,7 @@ static shk_type type(void *user, const shk_slot *s, int layer) {
     return mat->data ? mat->type : m->weights.layers[layer].down_t.type;
 }
 
-static void gguf_meta(void *user, shk_gguf_meta *out) {
+static bool gguf_meta(void *user, shk_gguf_meta *out) {
     const shk_model *m = user;
     bool has_text = false;
     shk_config_to_gguf(&m->config, out, !m->tokenizer);
@@ -77,7 +77,7 @@ static void gguf_meta(void *user, shk_gguf_meta *out) {
         for (size_t j = 0; j < sizeof general / sizeof *general; j++) pass |= strcmp(key, general[j]) == 0;
         if (pass) shk_gguf_put_copy(out, &m->gguf.meta[i]);
     }
-    if (m->tokenizer && !has_text) shk_tokenizer_to_gguf(m->tokenizer, out);
+    return !m->tokenizer || has_text || shk_tokenizer_to_gguf(m->tokenizer, out);
 }
 
 static shk_status directory(void *user, const char *dir, shk_error *err) {

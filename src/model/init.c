@@ -80,7 +80,11 @@ static shk_type type(void *user, const shk_slot *s, int layer) {
     return SHK_BF16;
 }
 
-static void gguf_meta(void *user, shk_gguf_meta *out) { shk_config_to_gguf(((const random_source *)user)->c, out, true); }
+static bool gguf_meta(void *user, shk_gguf_meta *out) {
+    const random_source *r = user;
+    shk_config_to_gguf(r->c, out, true);
+    return true;
+}
 
 static shk_status directory(void *user, const char *dir, shk_error *err) {
     (void)user, (void)dir, (void)err;

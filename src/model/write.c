@@ -182,8 +182,8 @@ static shk_status fill(void *user, const shk_tensor *t, shk_writer *w, shk_error
 static shk_status write_gguf(job *j, shk_error *err) {
     shk_gguf_meta *meta = shk_gguf_meta_new();
     if (!meta) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
-    j->source->gguf_meta(j->source->user, meta);
-    shk_status st = shk_gguf_write(j->out, meta, j->tensors, j->n, fill, j, err);
+    shk_status st = j->source->gguf_meta(j->source->user, meta) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    if (!st) st = shk_gguf_write(j->out, meta, j->tensors, j->n, fill, j, err);
     shk_gguf_meta_free(meta);
     return st;
 }

@@ -15,8 +15,8 @@ typedef struct shk_source {
     const shk_mat *(*stored)(void *user, const shk_slot *s, int layer, int index, bool transposed);
     /* The type that the slot has, for a target that keeps it. */
     shk_type (*type)(void *user, const shk_slot *s, int layer);
-    /* Adds to a GGUF file's metadata what is not in the config, or writes files beside a directory's safetensors. */
-    void (*gguf_meta)(void *user, shk_gguf_meta *m);
+    /* Makes a GGUF file's metadata, or writes files beside a directory's safetensors. */
+    bool (*gguf_meta)(void *user, shk_gguf_meta *m); /* false: no memory */
     shk_status (*directory)(void *user, const char *dir, shk_error *err);
 } shk_source;
 

@@ -33,23 +33,25 @@ typedef struct bpe {
     size_t n_heap, heap_capacity;
 } bpe;
 
-static bool grow(void **items, size_t *capacity, size_t n, size_t size) {
-    if (n <= *capacity) return true;
+/* The items, moved if need be, with room for n; NULL for lack of memory. */
+static void *grow(void *items, size_t *capacity, size_t n, size_t size) {
+    if (n <= *capacity) return items;
     size_t larger = 2 * *capacity > n ? 2 * *capacity : n;
     if (larger < 64) larger = 64;
-    void *p = shk_realloc(*items, larger, size);
-    if (!p) return false;
-    *items = p, *capacity = larger;
-    return true;
+    items = shk_realloc(items, larger, size);
+    if (items) *capacity = larger;
+    return items;
 }
 
 /* ---- the heap ---- */
 
 static void push(bpe *b, pair p) {
-    if (!grow((void **)&b->heap, &b->heap_capacity, b->n_heap + 1, sizeof p)) {
+    pair *heap = grow(b->heap, &b->heap_capacity, b->n_heap + 1, sizeof p);
+    if (!heap) {
         b->ids->failed = true;
         return;
     }
+    b->heap = heap;
     size_t i = b->n_heap++;
     for (size_t up; i > 0 && p.order < b->heap[up = (i - 1) / 2].order; i = up) b->heap[i] = b->heap[up];
     b->heap[i] = p;
@@ -132,7 +134,9 @@ static bool split(bpe *b, size_t from, size_t to) {
     b->n_symbols = b->n_heap = 0;
     for (size_t at = from, n; at < to; at += n) {
         uint32_t i = (uint32_t)b->n_symbols;
-        if (!grow((void **)&b->symbols, &b->symbol_capacity, b->n_symbols + 1, sizeof *b->symbols)) return false;
+        symbol *symbols = grow(b->symbols, &b->symbol_capacity, b->n_symbols + 1, sizeof *symbols);
+        if (!symbols) return false;
+        b->symbols = symbols;
         n = shk_utf8_length(b->text + at, to - at);
         b->symbols[b->n_symbols++] = (symbol){ .begin = (uint32_t)at, .end = (uint32_t)(at + n), .prev = i ? i - 1 : NONE,
                                                .next = at + n < to ? i + 1 : NONE, .last = NONE,

@@ -80,7 +80,7 @@ shk_status shk_chat_tokens(const shk_tokenizer *t, const shk_message *messages, 
     shk_status status = SHK_OK;
     *ids = NULL, *n_ids = 0;
     if (t->turn_start < 0 || t->turn_end < 0)
-        return shk_fail(err, SHK_E_UNSUPPORTED, "the vocabulary has no <start_of_turn> and <end_of_turn>: no model for conversations");
+        return shk_fail(err, SHK_E_UNSUPPORTED, "the vocabulary has no <start_of_turn> and <end_of_turn>, so no conversations");
     if ((flags & SHK_TOKENIZE_BOS) && t->add_bos && t->bos >= 0) shk_ids_push(&c.ids, t->bos);
     for (size_t i = 0; i < n && !status; i++) status = put_message(&c, &messages[i]);
     if (!status && c.system.n > 0) status = shk_fail(err, SHK_E_ARGUMENT, "no user message follows the system message");

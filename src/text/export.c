@@ -72,7 +72,7 @@ static bool put_charsmap(const shk_tokenizer *t, shk_gguf_meta *m) {
     bool ok = charsmap_write(t, &b);
     if (ok && b.n > 0)
         shk_gguf_put_copy(m, &(shk_meta){ .key = "tokenizer.ggml.precompiled_charsmap", .type = SHK_META_ARRAY, .elem = SHK_META_U8,
-                                          .n = b.n, .data = (const uint8_t *)b.data });
+                                          .n = b.n, .n_bytes = b.n, .data = (const uint8_t *)b.data });
     shk_buffer_free(&b);
     return ok;
 }

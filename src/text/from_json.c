@@ -131,19 +131,18 @@ static bool looks_like_byte(const char *text, size_t n) { return n == 6 && memcm
 static shk_status place_model(reader *r) {
     json_t *vocab = json_object_get(r->model, "vocab"), *id;
     bool bytes = !is_off(json_object_get(r->model, "byte_fallback"));
-    const char *text, *unk = string_at(r->model, "unk_token");
+    const char *text;
     json_object_foreach(vocab, text, id) {
         size_t n = strlen(text);
         shk_piece_type type = bytes && looks_like_byte(text, n) ? SHK_PIECE_BYTE : SHK_PIECE_NORMAL;
         shk_status status = place(r, id, text, n, type);
         if (status) return status;
-        if (*unk && strcmp(text, unk) == 0) r->t->unk = (int32_t)json_integer_value(id);
     }
     return SHK_OK;
 }
 
-/* An added token that is not special is looked for in the text. One that has a space mark cannot be there: texts have
- * spaces. That one is an ordinary piece of the model. */
+/* An added token that is not special is a user piece, one of spaces too: SentencePiece, from which these files come, has it
+ * so. The merges in the file lead to the same. */
 static shk_status place_added(reader *r) {
     static const char *const options[] = { "single_word", "lstrip", "rstrip" };
     const json_t *added = json_object_get(r->root, "added_tokens");
@@ -154,15 +153,15 @@ static shk_status place_added(reader *r) {
         if (!text) return shk_fail(r->err, SHK_E_FORMAT, "%s: added token %zu has no content", r->path, i);
         for (size_t k = 0; k < sizeof options / sizeof *options; k++)
             if (!is_off(json_object_get(token, options[k]))) return unsupported(r, "added token option", options[k]);
-        shk_piece_type type = SHK_PIECE_USER;
-        if (json_is_true(json_object_get(token, "special"))) type = SHK_PIECE_CONTROL;
-        else if (r->t->escape && strstr(text, space_mark)) type = SHK_PIECE_NORMAL;
+        shk_piece_type type = json_is_true(json_object_get(token, "special")) ? SHK_PIECE_CONTROL : SHK_PIECE_USER;
         status = place(r, json_object_get(token, "id"), text, json_string_length(content), type);
     }
     return status;
 }
 
 static void note_special(reader *r, const piece *p, int32_t id) {
+    const char *unk = string_at(r->model, "unk_token");
+    if (*unk && strcmp(p->text, unk) == 0) r->t->unk = id;
     const struct { const char *names[2]; int32_t *id; } specials[] = {
         { { r->bos ? r->bos : "<bos>", r->bos ? r->bos : "<s>" }, &r->t->bos },
         { { "<eos>", "</s>" }, &r->t->eos },
@@ -218,7 +217,10 @@ shk_status shk_tokenizer_from_json(shk_tokenizer **out, const void *data, size_t
     if (!r.t) status = shk_fail(err, SHK_E_MEMORY, "%s: out of memory", path);
     else r.t->escape = false;
     if (!status) r.root = root = json_loadb(data, n, JSON_ALLOW_NUL, &bad);
-    if (!status && !root) status = shk_fail(err, SHK_E_FORMAT, "%s: line %d: %s", path, bad.line, bad.text);
+    if (!status && !root) {
+        bool memory = json_error_code(&bad) == json_error_out_of_memory;
+        status = shk_fail(err, memory ? SHK_E_MEMORY : SHK_E_FORMAT, "%s: line %d: %s", path, bad.line, bad.text);
+    }
     if (!status) status = check_model(&r);
     if (!status) status = read_components(&r);
     if (!status) status = add_pieces(&r);

@@ -1,7 +1,8 @@
 /* tokenizer.model: a SentencePiece ModelProto, read by hand. Fields that matter (numbers of sentencepiece_model.proto):
  *     ModelProto      1 pieces, 2 trainer_spec, 3 normalizer_spec, 5 denormalizer_spec
  *     SentencePiece   1 piece, 2 score, 3 type
- *     TrainerSpec     3 model_type, 24 treat_whitespace_as_suffix, 45 unk_piece, 46 bos_piece, 47 eos_piece, 48 pad_piece
+ *     TrainerSpec     3 model_type, 24 treat_whitespace_as_suffix, 41 bos_id, 42 eos_id, 43 pad_id (negative: none; otherwise the
+ *                     name counts), 46 bos_piece, 47 eos_piece, 48 pad_piece
  *     NormalizerSpec  2 precompiled_charsmap, 3 add_dummy_prefix, 4 remove_extra_whitespaces, 5 escape_whitespaces */
 #include <string.h>
 
@@ -25,7 +26,8 @@ typedef struct name {
 typedef struct spec { /* what the file says outside its pieces */
     uint64_t model_type;
     bool suffix, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
-    name bos, eos, pad;
+    name specials[3]; /* bos, eos, pad */
+    bool without[3];
     field charsmap, decharsmap;
     size_t n_pieces;
 } spec;
@@ -70,9 +72,8 @@ static bool read_trainer(spec *s, shk_cursor c) {
     for (field f; next_field(&c, &f);) {
         if (f.number == 3 && f.wire == WIRE_VARINT) s->model_type = f.value;
         if (f.number == 24) set_bool(&s->suffix, &f);
-        if (f.number == 46) set_name(&s->bos, &f);
-        if (f.number == 47) set_name(&s->eos, &f);
-        if (f.number == 48) set_name(&s->pad, &f);
+        if (f.number >= 41 && f.number <= 43 && f.wire == WIRE_VARINT) s->without[f.number - 41] = (int64_t)f.value < 0;
+        if (f.number >= 46 && f.number <= 48) set_name(&s->specials[f.number - 46], &f);
     }
     return !c.failed;
 }
@@ -118,8 +119,12 @@ static shk_status check_spec(const spec *s, const char *path, shk_error *err) {
     return SHK_OK;
 }
 
-static bool is_control(const field *piece, int64_t type, const name *n) {
-    return type == SHK_PIECE_CONTROL && piece->value == n->n && memcmp(piece->data, n->p, n->n) == 0;
+static void note_special(shk_tokenizer *t, const spec *s, const field *piece) {
+    int32_t *const ids[] = { &t->bos, &t->eos, &t->pad };
+    for (size_t i = 0; i < 3; i++) {
+        const name *n = &s->specials[i];
+        if (!s->without[i] && piece->value == n->n && memcmp(piece->data, n->p, n->n) == 0) *ids[i] = t->n;
+    }
 }
 
 static shk_status add_piece(shk_tokenizer *t, const spec *s, shk_cursor c, const char *path, shk_error *err) {
@@ -134,16 +139,14 @@ static shk_status add_piece(shk_tokenizer *t, const spec *s, shk_cursor c, const
     if (c.failed) return shk_fail(err, SHK_E_FORMAT, "%s: piece %d is broken", path, t->n);
     if (piece.value == 0) return shk_fail(err, SHK_E_FORMAT, "%s: piece %d is empty", path, t->n);
     if (type == SHK_PIECE_UNKNOWN) t->unk = t->n;
-    if (is_control(&piece, type, &s->bos)) t->bos = t->n;
-    if (is_control(&piece, type, &s->eos)) t->eos = t->n;
-    if (is_control(&piece, type, &s->pad)) t->pad = t->n;
+    if (type == SHK_PIECE_CONTROL) note_special(t, s, &piece);
     return shk_vocab_add(t, (const char *)piece.data, (size_t)piece.value, type, score, path, err);
 }
 
 shk_status shk_tokenizer_from_model(shk_tokenizer **out, const void *data, size_t n, const char *path, shk_error *err) {
     shk_cursor c = { .data = data, .size = n };
     spec s = { .model_type = 1, .add_dummy_prefix = true, .remove_extra_whitespaces = true, .escape_whitespaces = true,
-               .bos = { "<s>", 3 }, .eos = { "</s>", 4 }, .pad = { "<pad>", 5 } };
+               .specials = { { "<s>", 3 }, { "</s>", 4 }, { "<pad>", 5 } } };
     shk_tokenizer *t = NULL;
     *out = NULL;
     shk_status status = read_spec(&s, c, path, err);

@@ -70,8 +70,12 @@ shk_status shk_merges_add_text(shk_tokenizer *t, const char *pair, size_t n, con
                     (int)(n < 99 ? n : 99), pair);
 }
 
+static bool is_merged(const shk_tokenizer *t, int32_t id) {
+    return id >= 0 && (t->type[id] == SHK_PIECE_NORMAL || t->type[id] == SHK_PIECE_UNUSED);
+}
+
 /* A division of a piece that would be merged by the scores must be in the list, and no merge that makes another piece may lie
- * between the merges that make this one. */
+ * between the merges that make this one. User pieces never take part. */
 bool shk_merges_follow_scores(const shk_tokenizer *t) {
     uint32_t *count = shk_calloc((size_t)t->n, sizeof *count), *last = shk_calloc((size_t)t->n, sizeof *last);
     bool follow = count && last;
@@ -84,10 +88,11 @@ bool shk_merges_follow_scores(const shk_tokenizer *t) {
     for (int32_t id = 0; id < t->n && follow; id++) {
         size_t n;
         const char *p = shk_piece(t, id, &n);
+        if (!is_merged(t, id)) continue;
         if (count[id] && last[id] - count[id] + 1 != (uint32_t)-t->score[id]) follow = false;
         for (size_t i = 1; i < n && follow; i++) {
             int32_t left = shk_vocab_find(t, p, i), right = shk_vocab_find(t, p + i, n - i);
-            if (left >= 0 && right >= 0 && !shk_merges_find(t, left, right)) follow = false;
+            if (is_merged(t, left) && is_merged(t, right) && !shk_merges_find(t, left, right)) follow = false;
         }
     }
     free(count);

@@ -15,6 +15,7 @@
 
 enum {
     GROWTH = 32,    /* times the text; no character grows more in NFKC than 3 bytes to 33 */
+    KEY_MAX = 256,  /* bytes of a text that a rule looks at: a broken trie may lead in a circle */
     PUT_MAX = 1024  /* bytes of one replacement */
 };
 
@@ -54,7 +55,7 @@ static size_t find_rule(const shk_tokenizer *t, const char *p, size_t n, const c
             uint32_t value = t->trie[at] & 0x7fffffff;
             if (value < t->n_rewritten) best = i, *put = t->rewritten + value;
         }
-        if (i == n) break;
+        if (i == n || i == KEY_MAX) break;
         at ^= (uint8_t)p[i];
         if (at >= t->n_trie || (t->trie[at] & 0x800000ff) != (uint8_t)p[i]) break;
     }

@@ -123,7 +123,7 @@ shk_status shk_detokenize(const shk_tokenizer *t, const int32_t *ids, size_t n, 
     for (size_t i = 0; i < n; i++) {
         size_t length = shk_token_bytes(t, ids[i], special, &p);
         bool control = t->type[ids[i]] == SHK_PIECE_CONTROL;
-        if (drop && !control && length > 0 && *p == ' ' && t->type[ids[i]] != SHK_PIECE_BYTE) p++, length--;
+        if (drop && !control && length > 0 && *p == ' ') p++, length--;
         drop = drop && control;
         memcpy(out + at, p, length);
         at += length;

@@ -132,7 +132,7 @@ int32_t shk_vocab_find(const shk_tokenizer *t, const char *p, size_t n) {
     if (n > t->longest) return SHK_NO_ID;
     uint64_t h = hash_bytes(p, n);
     for (size_t i = 0; i <= t->slot_reach; i++) {
-        shk_slot s = t->slots[(h + i) & t->slot_mask];
+        shk_piece_slot s = t->slots[(h + i) & t->slot_mask];
         if (s.id_1 == 0) break;
         if (s.hash != (uint32_t)(h >> 32)) continue;
         size_t length;
@@ -158,7 +158,7 @@ static shk_status add_slot(shk_tokenizer *t, int32_t id, const char *path, shk_e
     while (i <= REACH && t->slots[(h + i) & t->slot_mask].id_1) i++;
     if (i > REACH) return shk_fail(err, SHK_E_FORMAT, "%s: the pieces are made to collide", path);
     if (i > t->slot_reach) t->slot_reach = i;
-    t->slots[(h + i) & t->slot_mask] = (shk_slot){ (uint32_t)(h >> 32), (uint32_t)id + 1 };
+    t->slots[(h + i) & t->slot_mask] = (shk_piece_slot){ (uint32_t)(h >> 32), (uint32_t)id + 1 };
     if (MERGED >> t->type[id] & 1)
         for (size_t k = 1; k < n; k++) {
             unsigned pair = (unsigned)(uint8_t)p[k - 1] << 8 | (uint8_t)p[k];
@@ -192,20 +192,6 @@ size_t shk_vocab_mark(const shk_tokenizer *t, const char *p, size_t n, bool cont
     return best;
 }
 
-int32_t shk_vocab_mark_id(const shk_tokenizer *t, const char *name) {
-    int32_t id;
-    size_t n = strlen(name);
-    return shk_vocab_mark(t, name, n, true, &id) == n ? id : SHK_NO_ID;
-}
-
-/* Some files call the turn markers user pieces, which any text could then make. */
-static void find_turns(shk_tokenizer *t) {
-    t->turn_start = shk_vocab_mark_id(t, "<start_of_turn>");
-    t->turn_end = shk_vocab_mark_id(t, "<end_of_turn>");
-    if (t->turn_start >= 0) t->type[t->turn_start] = SHK_PIECE_CONTROL;
-    if (t->turn_end >= 0) t->type[t->turn_end] = SHK_PIECE_CONTROL;
-}
-
 /* ---- finishing ---- */
 
 static shk_status check_specials(shk_tokenizer *t, const char *path, shk_error *err) {
@@ -232,6 +218,22 @@ static shk_status find_bytes(shk_tokenizer *t, const char *path, shk_error *err)
     return SHK_OK;
 }
 
+/* Some files call the turn markers user or normal pieces, which any text could then make. */
+static void find_turns(shk_tokenizer *t) {
+    const struct { const char *name; int32_t *id; } turns[] = {
+        { "<start_of_turn>", &t->turn_start }, { "<end_of_turn>", &t->turn_end }
+    };
+    for (int32_t id = 0; id < t->n; id++) {
+        size_t n;
+        const char *p = shk_piece(t, id, &n);
+        for (size_t i = 0; i < 2; i++) {
+            if (n != strlen(turns[i].name) || memcmp(p, turns[i].name, n)) continue;
+            t->type[id] = SHK_PIECE_CONTROL;
+            *turns[i].id = id;
+        }
+    }
+}
+
 static void find_extremes(shk_tokenizer *t) {
     t->least = FLT_MAX;
     t->most = FLT_MIN; /* as SentencePiece has it: not -FLT_MAX */
@@ -246,12 +248,12 @@ shk_status shk_vocab_finish(shk_tokenizer *t, const char *path, shk_error *err) 
     shk_status status = check_specials(t, path, err);
     if (status) return status;
     if (t->unk >= 0) t->type[t->unk] = SHK_PIECE_UNKNOWN;
+    find_turns(t);
     status = find_bytes(t, path, err);
     if (!status) status = build_slots(t, path, err);
     if (status) return status;
     find_extremes(t);
     if (!shk_prefixes_build(&t->marks, t, MARKS)) return no_memory(path, err);
     if (t->algorithm == SHK_UNIGRAM && !shk_prefixes_build(&t->lattice, t, TEXT)) return no_memory(path, err);
-    find_turns(t);
     return SHK_OK;
 }

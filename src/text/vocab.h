@@ -28,14 +28,14 @@ typedef enum shk_algorithm {
 } shk_algorithm;
 
 enum {
-    SHK_PIECE_MAX = 4096, /* bytes; bounds what one position of a text can cost */
+    SHK_PIECE_MAX = 1024, /* bytes; bounds what one position of a text can cost */
     SHK_NO_ID = -1
 };
 
-typedef struct shk_slot { /* of the hash table over pieces */
+typedef struct shk_piece_slot { /* of the hash table over pieces */
     uint32_t hash;
     uint32_t id_1; /* id + 1; 0: empty */
-} shk_slot;
+} shk_piece_slot;
 
 typedef struct shk_merge { /* of the hash table over pairs */
     int32_t left, right, id;
@@ -69,7 +69,7 @@ struct shk_tokenizer {
     bool add_space;            /* a space is put before a text */
     bool squeeze;              /* spaces are removed at the ends of a text and made one in between */
 
-    shk_slot *slots;           /* pieces that text can turn into: normal, user, unused */
+    shk_piece_slot *slots;           /* pieces that text can turn into: normal, user, unused */
     size_t slot_mask, slot_reach;
     size_t longest;            /* bytes of the longest of these */
     uint8_t joined[8192];      /* bit 256 a + b: byte b follows byte a somewhere inside a normal or unused piece */
@@ -123,8 +123,6 @@ int32_t shk_vocab_find_written(const shk_tokenizer *t, const char *p, size_t n);
 
 /* Length of the longest user (and control, if asked) piece that [p, p+n) starts with, and its id; 0: none. */
 size_t shk_vocab_mark(const shk_tokenizer *t, const char *p, size_t n, bool control, int32_t *id);
-/* The mark of exactly this text; SHK_NO_ID if there is none. */
-int32_t shk_vocab_mark_id(const shk_tokenizer *t, const char *name);
 
 static inline bool shk_vocab_joined(const shk_tokenizer *t, char a, char b) {
     unsigned pair = (unsigned)(uint8_t)a << 8 | (uint8_t)b;
