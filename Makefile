@@ -47,7 +47,7 @@ TESTS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/kernels/*.c
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*.c))
 $(FUZZERS:=.o): private ALL_CFLAGS += $(if $(FUZZ),-DFUZZ)
 $(FUZZERS): private SANFLAGS += $(if $(FUZZ),-fsanitize=fuzzer)
-$(TESTS) $(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libsparkhawk.a
+$(filter-out $(BUILD)/tests/kernels/%,$(TESTS)) $(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libsparkhawk.a
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
 tests: all $(TESTS) $(FUZZERS)
@@ -60,7 +60,7 @@ export PROMPT MODEL
 run:
 	tools/install_deps.sh run
 	$(MAKE) $(BUILD)/sparkhawk
-	$(BUILD)/sparkhawk run "$${MODEL:-$$(tools/fetch_model.py)}" "$$PROMPT"
+	$(BUILD)/sparkhawk run -m "$${MODEL:-$$(tools/fetch_model.py)}" -p "$$PROMPT"
 
 D = $(DESTDIR)$(PREFIX)
 install: all
@@ -83,8 +83,25 @@ uninstall:
 	    share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk share/zsh/site-functions/_sparkhawk \
 	    share/fish/vendor_completions.d/sparkhawk.fish
 
+# kernel tests link what kernels need and no more, so that they build where there is nothing but a compiler
+KERNELS      := src/error.c src/mem.c src/file/types.c $(wildcard src/file/quant_*.c) $(filter-out src/cpu/ops%,$(filter src/cpu/%,$(SRC)))
+KERNEL_TESTS := $(filter $(BUILD)/tests/kernels/%,$(TESTS))
+$(KERNEL_TESTS) $(BUILD)/bench/kernels: $(BUILD)/%: $(BUILD)/%.o $(KERNELS:%.c=$(BUILD)/%.o)
+	$(CC) $(SANFLAGS) -o $@ $^ -lm -pthread
+
+check-kernels: $(KERNEL_TESTS)
+	@for t in $^; do $(EMULATOR) $$t || echo "$$t failed"; done | awk '/^[0-9]+ passed/ { p += $$1; f += $$3; s += $$5; next } \
+	    { print } / failed$$/ { bad = 1 } END { print p + 0 " passed, " f + 0 " failed, " s + 0 " skipped"; exit bad }'
+
+check-neon:
+	@SHK_REQUIRE_ISA=neon $(MAKE) CC=aarch64-linux-gnu-gcc BUILD=$(BUILD)/neon EMULATOR="qemu-aarch64 -L /usr/aarch64-linux-gnu" check-kernels
+
+bench-kernels: $(BUILD)/bench/kernels
+	$<
+-include $(BUILD)/bench/kernels.d
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests check run install uninstall clean
+.PHONY: all tests check check-kernels check-neon bench-kernels run install uninstall clean
 -include $(OBJ:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)

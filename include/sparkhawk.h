@@ -221,8 +221,9 @@ typedef struct shk_generation {
     const char *const *stop; /* [n_stop] strings; generation ends before the first that appears */
     size_t n_stop;
     int ignore_end; /* 1: end tokens do not end it */
-    /* Called with the text as it becomes certain (whole UTF-8 characters, nothing that may be the start of a stop string; n
-     * is 0 for tokens that add no text yet). A non-zero return ends the generation. May be NULL. */
+    /* Called with the text as it becomes certain (whole UTF-8 characters, nothing that may be the start of a stop string); n
+     * is 0 for tokens that add no text yet, and now and then while a long prompt is read. A non-zero return ends the
+     * generation, in which case not all of the prompt may have been consumed. May be NULL. */
     int (*on_text)(void *user, const char *text, size_t n);
     void *user;
 } shk_generation;

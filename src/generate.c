@@ -103,6 +103,32 @@ static shk_status take(run *r, int32_t id, shk_error *err) {
     return SHK_OK;
 }
 
+/* The whole prompt must be sound before its first token moves the session. */
+static shk_status check_prompt(const shk_generation *g, const shk_session *s, int32_t vocab, shk_error *err) {
+    uint64_t context = shk_session_context(s), at = shk_session_position(s);
+    if (!g->n_prompt) return shk_fail(err, SHK_E_ARGUMENT, "the prompt has no tokens");
+    for (size_t i = 0; i < g->n_prompt; i++)
+        if (g->prompt[i] < 0 || g->prompt[i] >= vocab)
+            return shk_fail(err, SHK_E_ARGUMENT, "token %d at %zu of the prompt is not in the vocabulary of %d", g->prompt[i], i, vocab);
+    if (context && (at > context || g->n_prompt > context - at))
+        return shk_fail(err, SHK_E_LIMIT, "a prompt of %zu tokens after %llu does not fit into a context of %llu", g->n_prompt,
+                        (unsigned long long)at, (unsigned long long)context);
+    return SHK_OK;
+}
+
+/* In pieces, so that the caller can end it between them. */
+static shk_status prefill(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
+    enum { PIECE = 512 };
+    for (size_t i = 0; i < r->g->n_prompt && !r->stopped; i += PIECE) {
+        size_t n = r->g->n_prompt - i < PIECE ? r->g->n_prompt - i : PIECE;
+        bool last = i + n == r->g->n_prompt;
+        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0 }, 1, err);
+        if (st) return st;
+        if (!last) emit(r, false);
+    }
+    return SHK_OK;
+}
+
 static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
     while (!r->stopped && r->n_tokens < r->g->max_tokens) {
         int32_t id;
@@ -121,18 +147,19 @@ shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *
     shk_model *m = shk_session_model(s);
     run r = { .g = g, .tokenizer = shk_model_tokenizer(m), .stop = SHK_STOP_LENGTH };
     *out = (shk_generated){ 0 };
-    if (!g->n_prompt) return shk_fail(err, SHK_E_ARGUMENT, "the prompt has no tokens");
+    shk_status st = check_prompt(g, s, shk_model_vocab_size(m), err);
+    if (st) return st;
     for (size_t i = 0; i < g->n_stop; i++) {
         size_t n = strlen(g->stop[i]);
         if (!n) return shk_fail(err, SHK_E_ARGUMENT, "stop string %zu is empty", i);
         if (n > r.longest) r.longest = n;
     }
     float *logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *logits);
-    shk_status st = logits && shk_buffer_append(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
+    st = logits && shk_buffer_append(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
     if (!st) st = shk_sampler_new(&r.sampler, &g->sampling, shk_model_vocab_size(m), err);
     for (size_t i = 0; !st && i < g->n_prompt; i++) shk_sampler_accept(r.sampler, g->prompt[i]);
     double start = now();
-    if (!st) st = shk_advance(m, &(shk_span){ s, g->prompt, g->n_prompt, logits, 0 }, 1, err);
+    if (!st) st = prefill(&r, s, m, logits, err);
     out->prefill_s = now() - start;
     start = now();
     if (!st) st = decode(&r, s, m, logits, err);

@@ -7,8 +7,8 @@
  * matmul_f32 to the bit, for any number of rows and tokens, and a batch equals its members. Speed comes from several rows (or
  * tokens) at once, not from several accumulators for one product. ref sums in double, in order.
  *
- * Pointers may have any alignment (weights lie in a mapped file) unless a slot says otherwise. Nothing fails, nothing
- * allocates; safe from several threads on disjoint outputs. Sizes may be 0. */
+ * Weights (void pointers) may have any alignment: they lie in a mapped file. Nothing fails, nothing allocates; safe from several
+ * threads on disjoint outputs. Sizes may be 0. */
 #ifndef SHK_CPU_KERNELS_H
 #define SHK_CPU_KERNELS_H
 
@@ -28,9 +28,10 @@ typedef void shk_axpy_rows_fn(float *y, const void *w, size_t stride, const uint
 typedef void shk_dequant_fn(float *y, const void *w, size_t k);
 
 /* y[t*ldy + i] = sum_j w[i*ldw + j] * x[t*ldx + j]   i < n, t < tokens, j < k; leading dimensions in values */
-typedef void shk_matmul_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n, size_t tokens, size_t k);
+typedef void shk_matmul_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n,
+                               size_t tokens, size_t k);
 
-/* y = x * rsqrt(mean(x^2) + eps) * w;   w [n] or NULL for ones; y may be x. Sum of squares in double or compensated well enough for n = 2^16. */
+/* y = x * rsqrt(mean(x^2) + eps) * w;   w [n] or NULL for ones; y may be x. The sum of squares is made in double. */
 typedef void shk_rmsnorm_fn(float *y, const float *x, const float *w, size_t n, float eps);
 
 /* y = gelu(g) * u, tanh approximation; u NULL: ones; y may be g or u. To 4 ulp of |g| against the exact tanh form. */
@@ -63,7 +64,8 @@ typedef void shk_conv1d_step_fn(float *y, float *tail, const float *x, const flo
  *   log a = -8 * sigmoid(ra) * softplus_lambda;  a = exp(log a);  m = sqrt(-expm1(2 log a));  h = a*h + m*(sigmoid(ia)*x)
  *   y [w] = h   h [w] f32 state, updated   x [w] input   ia, ra [w] gate pre-activations   sl [w] softplus(lambda), precomputed
  *   first: a = 0 and m = 1 (the start of a document).   y may be x, ia or ra. */
-typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *ia, const float *ra, const float *sl, size_t w, int first);
+typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *ia, const float *ra, const float *sl, size_t w,
+                               int first);
 
 typedef struct shk_kernels {
     const char *tier; /* "ref", "avx2", "avx512", "neon" */

@@ -1,6 +1,5 @@
 #include "cpu/pool.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>

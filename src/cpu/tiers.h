@@ -1,4 +1,5 @@
-/* The tiers' functions, shk_<slot>_<tier> and shk_<slot>_<type>_<tier>, declared from two lists that kernels.c makes its tables of. */
+/* The tiers' functions, shk_<slot>_<tier> and shk_<slot>_<type>_<tier>, declared from two lists of which kernels.c makes its
+ * tables. */
 #ifndef SHK_CPU_TIERS_H
 #define SHK_CPU_TIERS_H
 

@@ -5,12 +5,13 @@ static shk_status put_tensor(const shk_tensor *t, const char *path, shk_writer *
     shk_status status = fill(user, t, w, err);
     uint64_t put = shk_writer_offset(w) - begin;
     if (!status && put != t->n_bytes)
-        status = shk_fail(err, SHK_E_ARGUMENT, "%s: tensor %s: %ju bytes were given for %zu", path, t->name, (uintmax_t)put, t->n_bytes);
+        status = shk_fail(err, SHK_E_ARGUMENT, "%s: tensor %s: %ju bytes were given for %zu", path, t->name, (uintmax_t)put,
+                          t->n_bytes);
     return status;
 }
 
-shk_status shk_emit(const char *path, const shk_tensor *items, size_t n, const shk_emit_format *format, shk_fill_fn *fill, void *user,
-                    shk_error *err) {
+shk_status shk_emit(const char *path, const shk_tensor *items, size_t n, const shk_emit_format *format, shk_fill_fn *fill,
+                    void *user, shk_error *err) {
     shk_writer *w = NULL;
     shk_tensors table = { .path = shk_strdup(path) };
     shk_status status = table.path ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: out of memory", path);

@@ -14,7 +14,7 @@ typedef struct shk_emit_format {
 
 /* items, n, fill and user as in safetensors.h. Items that shk_tensors_add refuses and a fill that writes another number of bytes
  * than its tensor has are errors. */
-shk_status shk_emit(const char *path, const shk_tensor *items, size_t n, const shk_emit_format *format, shk_fill_fn *fill, void *user,
-                    shk_error *err);
+shk_status shk_emit(const char *path, const shk_tensor *items, size_t n, const shk_emit_format *format, shk_fill_fn *fill,
+                    void *user, shk_error *err);
 
 #endif

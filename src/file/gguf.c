@@ -90,7 +90,8 @@ static shk_status parse_tensor(shk_gguf *g, uint64_t *offset, shk_cursor *c, shk
     t.n_dims = shk_cursor_u32(c);
     if (c->failed) return truncated(g, c, "tensor list", err);
     if (name.n > MAX_NAME || !shk_name_valid(name.data, name.n))
-        return shk_fail(err, SHK_E_FORMAT, "%s: the name of tensor %zu is empty, too long or has control characters", g->path, g->tensors.n);
+        return shk_fail(err, SHK_E_FORMAT, "%s: the name of tensor %zu is empty, too long or has control characters", g->path,
+                        g->tensors.n);
     memcpy(text, name.data, name.n);
     text[name.n] = 0;
     if (t.n_dims > SHK_MAX_DIMS)
@@ -123,10 +124,10 @@ static shk_status place_tensors(shk_gguf *g, const uint64_t *offsets, const shk_
     for (size_t i = 0; i < g->tensors.n; i++) {
         shk_tensor *t = &g->tensors.items[i];
         if (offsets[i] % alignment)
-            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: offset %ju is no multiple of %zu", g->path, t->name, (uintmax_t)offsets[i],
-                            alignment);
+            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: offset %ju is no multiple of %zu", g->path, t->name,
+                            (uintmax_t)offsets[i], alignment);
         if (offsets[i] > size || t->n_bytes > size - offsets[i])
-            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: %zu bytes at offset %ju of the data, which have %zu: incomplete file?",
+            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: %zu bytes at %ju of the data, which have %zu: incomplete file?",
                             g->path, t->name, t->n_bytes, (uintmax_t)offsets[i], size);
         t->data = c->data + begin + offsets[i];
     }

@@ -67,7 +67,7 @@ void shk_gguf_put_bools(shk_gguf_meta *m, const char *key, const bool *v, size_t
 void shk_gguf_put_copy(shk_gguf_meta *m, const shk_meta *from); /* as it stands in another file; general.alignment is left out */
 
 /* Writes version 3, alignment 32, through shk_writer; `fill` as in safetensors.h. */
-shk_status shk_gguf_write(const char *path, const shk_gguf_meta *meta, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user,
-                          shk_error *err);
+shk_status shk_gguf_write(const char *path, const shk_gguf_meta *meta, const shk_tensor *items, size_t n, shk_fill_fn *fill,
+                          void *user, shk_error *err);
 
 #endif

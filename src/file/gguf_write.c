@@ -146,7 +146,7 @@ static shk_status put_header(const void *user, const shk_tensors *table, shk_wri
     return SHK_OK;
 }
 
-shk_status shk_gguf_write(const char *path, const shk_gguf_meta *meta, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user,
-                          shk_error *err) {
+shk_status shk_gguf_write(const char *path, const shk_gguf_meta *meta, const shk_tensor *items, size_t n, shk_fill_fn *fill,
+                          void *user, shk_error *err) {
     return shk_emit(path, items, n, &(shk_emit_format){ put_header, meta, ALIGNMENT }, fill, user, err);
 }

@@ -23,50 +23,64 @@ enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 /* ---- one file ---- */
 
-static json_t *parse_json(const char *path, const void *data, size_t n, shk_error *err) {
+/* *root is an object, for the caller to json_decref. */
+static shk_status parse_json(json_t **root, const char *path, const void *data, size_t n, shk_error *err) {
     json_error_t e;
-    json_t *root = json_loadb(data, n, JSON_REJECT_DUPLICATES, &e);
-    if (!root) shk_fail(err, SHK_E_FORMAT, "%s: JSON, byte %d: %s", path, e.position, e.text);
-    else if (!json_is_object(root)) shk_fail(err, SHK_E_FORMAT, "%s: the JSON is no object", path);
-    else return root;
-    json_decref(root);
-    return NULL;
+    json_t *parsed = json_loadb(data, n, JSON_REJECT_DUPLICATES, &e);
+    *root = json_is_object(parsed) ? parsed : NULL;
+    if (*root) return SHK_OK;
+    json_decref(parsed);
+    if (parsed) return shk_fail(err, SHK_E_FORMAT, "%s: the JSON is no object", path);
+    bool memory = e.text[0] == 0; /* the one failure that jansson has no words for */
+    if (memory) return shk_fail(err, SHK_E_MEMORY, "%s: out of memory for its JSON", path);
+    return shk_fail(err, SHK_E_FORMAT, "%s: JSON, byte %d: %s", path, e.position, e.text);
 }
 
-/* Adds the tensor that an entry of the header describes. The data are [data, data + size). */
-static shk_status add_entry(shk_tensors *t, const char *name, const json_t *entry, const uint8_t *data, size_t size, shk_error *err) {
+static shk_status parse_shape(shk_tensor *tensor, const json_t *shape, const char *path, shk_error *err) {
+    size_t n_dims = json_array_size(shape);
+    if (n_dims > SHK_MAX_DIMS)
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s has %zu dimensions, more than %d", path, tensor->name, n_dims,
+                        SHK_MAX_DIMS);
+    for (size_t i = 0; i < n_dims; i++) {
+        const json_t *dim = json_array_get(shape, i);
+        if (!json_is_integer(dim) || json_integer_value(dim) < 0)
+            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: shape[%zu] is no size", path, tensor->name, i);
+        tensor->shape[i] = (uint64_t)json_integer_value(dim);
+    }
+    tensor->n_dims = (unsigned)n_dims;
+    return SHK_OK;
+}
+
+/* Puts the tensor where its data_offsets say, within [data, data + size). */
+static shk_status place(shk_tensor *t, const json_t *offsets, const uint8_t *data, size_t size, const char *path, shk_error *err) {
+    const json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
+    json_int_t begin = json_integer_value(first), end = json_integer_value(last);
+    if (!json_is_integer(first) || !json_is_integer(last) || begin < 0 || end < begin || (uintmax_t)end > size)
+        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets %jd to %jd are not inside the %zu bytes of data", path,
+                        t->name, (intmax_t)begin, (intmax_t)end, size);
+    if ((uintmax_t)(end - begin) != t->n_bytes)
+        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets give %jd bytes, its shape %zu", path, t->name,
+                        (intmax_t)(end - begin), t->n_bytes);
+    t->data = data + begin;
+    return SHK_OK;
+}
+
+/* Adds the tensor that an entry of the header describes. */
+static shk_status add_entry(shk_tensors *t, const char *name, const json_t *entry, const uint8_t *data, size_t size,
+                            shk_error *err) {
     const json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype || !json_is_array(shape) || json_array_size(offsets) != 2)
         return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: dtype, shape or data_offsets is missing or wrong", t->path, name);
-    shk_tensor tensor = { .name = name };
-    size_t i = 0, n_dims = json_array_size(shape);
+    size_t i = 0;
     while (i < DTYPES && strcmp(dtypes[i].name, dtype)) i++;
-    if (i == DTYPES) return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: dtype %s is not supported", t->path, name, dtype);
-    tensor.type = dtypes[i].type;
-    if (n_dims > SHK_MAX_DIMS)
-        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s has %zu dimensions, more than %d", t->path, name, n_dims, SHK_MAX_DIMS);
-    tensor.n_dims = (unsigned)n_dims;
-    for (i = 0; i < n_dims; i++) {
-        const json_t *dim = json_array_get(shape, i);
-        if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-            return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: shape[%zu] is no size", t->path, name, i);
-        tensor.shape[i] = (uint64_t)json_integer_value(dim);
-    }
-    shk_status status = shk_tensors_add(t, &tensor, err);
-    if (status) return status;
-
-    shk_tensor *added = &t->items[t->n - 1];
-    const json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
-    json_int_t begin = json_integer_value(first), end = json_integer_value(last);
-    if (!json_is_integer(first) || !json_is_integer(last) || begin < 0 || end < begin || (uintmax_t)end > size)
-        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets %jd to %jd are not inside the %zu bytes of data: incomplete file?",
-                        t->path, name, (intmax_t)begin, (intmax_t)end, size);
-    if ((uintmax_t)(end - begin) != added->n_bytes)
-        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets give %jd bytes, its shape %zu", t->path, name,
-                        (intmax_t)(end - begin), added->n_bytes);
-    added->data = data + begin;
-    return SHK_OK;
+    if (i == DTYPES)
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: dtype %s is not supported", t->path, name, dtype);
+    shk_tensor tensor = { .name = name, .type = dtypes[i].type };
+    shk_status status = parse_shape(&tensor, shape, t->path, err);
+    if (!status) status = shk_tensors_add(t, &tensor, err);
+    if (!status) status = place(&t->items[t->n - 1], offsets, data, size, t->path, err);
+    return status;
 }
 
 /* Adds the tensors of a whole file; does not look for overlap. */
@@ -78,11 +92,11 @@ static shk_status add_file(shk_tensors *t, const char *path, const void *data, s
     uint64_t n = shk_cursor_u64(&c);
     const uint8_t *header = shk_cursor_take(&c, n, 1);
     if (!header || n > MAX_HEADER)
-        return shk_fail(err, SHK_E_FORMAT, "%s: is not a safetensors file: a header of %ju bytes in a file of %zu", path, (uintmax_t)n, size);
-    json_t *root = parse_json(path, header, (size_t)n, err), *entry;
-    if (!root) return SHK_E_FORMAT;
+        return shk_fail(err, SHK_E_FORMAT, "%s: is not a safetensors file, or incomplete: a header of %ju bytes in a file of %zu",
+                        path, (uintmax_t)n, size);
+    json_t *root, *entry;
     const char *name;
-    shk_status status = SHK_OK;
+    shk_status status = parse_json(&root, path, header, (size_t)n, err);
     json_object_foreach(root, name, entry) {
         if (strcmp(name, "__metadata__") == 0) continue;
         status = add_entry(t, name, entry, c.data + c.at, shk_cursor_left(&c), err);
@@ -133,8 +147,8 @@ static bool plain_name(const char *name) {
 }
 
 /* Makes sure that tensor `name` comes from `file`. `opened` maps the names of files to their places in t->maps. */
-static shk_status add_indexed(shk_tensors *t, const char *dir, const char *index, const char *name, const char *file, json_t *opened,
-                              shk_error *err) {
+static shk_status add_indexed(shk_tensors *t, const char *dir, const char *index, const char *name, const char *file,
+                              json_t *opened, shk_error *err) {
     if (!file || !plain_name(file))
         return shk_fail(err, SHK_E_FORMAT, "%s: weight_map: tensor %s is not in a file of this directory", index, name);
     if (!json_object_get(opened, file)) {
@@ -153,21 +167,15 @@ static shk_status add_indexed(shk_tensors *t, const char *dir, const char *index
 }
 
 static shk_status add_index(shk_tensors *t, const char *dir, const char *index, const shk_map *map, shk_error *err) {
-    json_t *root = parse_json(index, map->data, map->size, err), *opened = json_object(), *file;
-    json_t *weight_map = json_object_get(root, "weight_map");
+    json_t *root, *file, *opened = json_object();
     const char *name;
-    shk_status status = SHK_E_FORMAT;
-    if (!root) goto done;
-    if (!json_is_object(weight_map)) {
-        shk_fail(err, status, "%s: weight_map is missing", index);
-        goto done;
-    }
-    status = SHK_OK;
+    shk_status status = parse_json(&root, index, map->data, map->size, err);
+    json_t *weight_map = json_object_get(root, "weight_map");
+    if (!status && !json_is_object(weight_map)) status = shk_fail(err, SHK_E_FORMAT, "%s: weight_map is missing", index);
     json_object_foreach(weight_map, name, file) {
         status = add_indexed(t, dir, index, name, json_string_value(file), opened, err);
         if (status) break;
     }
-done:
     json_decref(opened);
     json_decref(root);
     return status;
@@ -180,10 +188,10 @@ static bool ends_in(const char *name, const char *suffix) {
 
 /* The one *.safetensors in dir; *path is malloc'd. */
 static shk_status find_only(char **path, const char *dir, shk_error *err) {
+    *path = NULL;
     DIR *d = opendir(dir);
     if (!d) return shk_fail_errno(err, "%s", dir);
     shk_status status = SHK_OK;
-    *path = NULL;
     for (struct dirent *e; !status && (e = readdir(d));) {
         if (e->d_name[0] == '.' || !ends_in(e->d_name, ".safetensors")) continue;
         if (*path) status = shk_fail(err, SHK_E_FORMAT, "%s: holds several *.safetensors and no index", dir);
@@ -256,8 +264,8 @@ static shk_status put_header(const void *user, const shk_tensors *table, shk_wri
     (void)user;
     for (size_t i = 0; i < table->n; i++)
         if (!dtype_of(table->items[i].type))
-            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: safetensors files hold no %s", table->path, table->items[i].name,
-                            shk_type_of(table->items[i].type)->name);
+            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: safetensors files hold no %s", table->path,
+                            table->items[i].name, shk_type_of(table->items[i].type)->name);
     size_t n;
     char *text = header_text(table, &n);
     if (!text) return shk_fail(err, SHK_E_MEMORY, "%s: out of memory, or a tensor's name is not UTF-8", table->path);
@@ -268,6 +276,7 @@ static shk_status put_header(const void *user, const shk_tensors *table, shk_wri
     return SHK_OK;
 }
 
-shk_status shk_safetensors_write(const char *path, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user, shk_error *err) {
+shk_status shk_safetensors_write(const char *path, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user,
+                                 shk_error *err) {
     return shk_emit(path, items, n, &(shk_emit_format){ put_header, NULL, 1 }, fill, user, err);
 }

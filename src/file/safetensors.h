@@ -18,6 +18,7 @@ shk_status shk_safetensors_open_dir(shk_tensors *out, const char *dir, shk_error
  * tensor in order and writes its n_bytes through shk_writer_put (file/writer.h). items[i].data is not read. */
 struct shk_writer;
 typedef shk_status shk_fill_fn(void *user, const shk_tensor *tensor, struct shk_writer *w, shk_error *err);
-shk_status shk_safetensors_write(const char *path, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user, shk_error *err);
+shk_status shk_safetensors_write(const char *path, const shk_tensor *items, size_t n, shk_fill_fn *fill, void *user,
+                                 shk_error *err);
 
 #endif

@@ -75,8 +75,9 @@ shk_status shk_tensors_add(shk_tensors *t, const shk_tensor *tensor, shk_error *
     if (t->n == MAX_TENSORS) return shk_fail(err, SHK_E_UNSUPPORTED, "%s: more than %d tensors", t->path, MAX_TENSORS);
     for (unsigned i = new.n_dims; i < SHK_MAX_DIMS; i++) new.shape[i] = 1;
     if (!shk_tensor_measure(&new))
-        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: a shape of %s is too large or does not divide into blocks of %s", t->path,
-                        new.name, shk_shape_string(shape, sizeof shape, new.shape, new.n_dims), shk_type_of(new.type)->name);
+        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: a shape of %s is too large or does not divide into blocks of %s",
+                        t->path, new.name, shk_shape_string(shape, sizeof shape, new.shape, new.n_dims),
+                        shk_type_of(new.type)->name);
     if (2 * t->n == t->n_buckets && !grow(t)) return shk_fail(err, SHK_E_MEMORY, "%s: out of memory for its tensors", t->path);
     uint32_t *bucket = bucket_of(t, new.name);
     if (*bucket) return shk_fail(err, SHK_E_FORMAT, "%s: there are two tensors %s", t->path, new.name);

@@ -104,7 +104,9 @@ shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err) {
                           "bytes", "embedding", t.embedding, "output", t.output, "mixers", t.mixers, "mlps", t.mlps, "other", t.other, "total", t.all,
                           "types", types_json(shk_model_tensors(m)), "context", (json_int_t)shk_model_context(m), "state_bytes", state,
                           "per_token", "flops_dense", t.flops, "flops_skipping", t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping", t.bytes_skipping,
-                          "tokenizer", m->tokenizer ? json_pack("{s:I}", "size", (json_int_t)shk_tokenizer_vocab_size(m->tokenizer)) : json_null());
+                          "tokenizer", m->tokenizer ? json_pack("{s:s,s:I}", "kind", shk_tokenizer_kind(m->tokenizer), "size",
+                                                    (json_int_t)shk_tokenizer_vocab_size(m->tokenizer))
+                                        : json_null());
     *json = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(o);
     return *json ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", m->path);

@@ -33,6 +33,15 @@ typedef struct job {
 } job;
 
 static bool is_matrix(const shk_slot *s) { return s->role <= SHK_ROLE_STACK; }
+/* The types that values can be written as. */
+static const shk_type writable[] = { SHK_F32, SHK_BF16, SHK_F16, SHK_Q8_0, SHK_Q4_0, SHK_Q4_K };
+
+static bool is_writable(shk_type t) {
+    for (size_t i = 0; i < sizeof writable / sizeof *writable; i++)
+        if (writable[i] == t) return true;
+    return false;
+}
+
 static bool is_plain(shk_type t) { return t == SHK_F32 || t == SHK_F16 || t == SHK_BF16; }
 
 /* Words are looked up in the embeddings and scored by them: 4 bits would cost more quality there than they save. */
@@ -137,7 +146,7 @@ static shk_status fill_matrix(const job *j, const item *it, const shk_tensor *t,
         for (size_t i = 0; i < rows; i++) shk_writer_put(w, (const char *)m->data + i * m->stride, f.stride);
         return SHK_OK;
     }
-    if (!shk_quant_row(t->type, NULL, NULL, 0))
+    if (!is_writable(t->type))
         return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: values cannot be written as %s", j->out, t->name, shk_type_of(t->type)->name);
     f.values = shk_calloc(ROWS * cols, sizeof(float));
     f.bytes = shk_calloc(ROWS, f.stride);
@@ -215,13 +224,9 @@ static shk_status write_directory(job *j, shk_error *err) {
 }
 
 shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const char *type, shk_error *err) {
-    static const shk_type writable[] = { SHK_F32, SHK_BF16, SHK_F16, SHK_Q8_0, SHK_Q4_0, SHK_Q4_K };
     size_t n = strlen(out);
     job j = { .c = c, .source = source, .out = out, .gguf = n > 5 && strcmp(out + n - 5, ".gguf") == 0, .keep = !type };
-    bool known = !type;
-    for (size_t i = 0; type && i < sizeof writable / sizeof *writable; i++)
-        if (shk_type_parse(type, &j.type) && j.type == writable[i]) known = true;
-    if (!known) return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
+    if (type && (!shk_type_parse(type, &j.type) || !is_writable(j.type))) return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
     shk_status st = shk_pool_new(&j.pool, shk_cpu_count(), err);
     if (st) return st;
     if (!type) j.type = source->type(source->user, &shk_slots[0], -1);

@@ -186,3 +186,5 @@ shk_status shk_tokenizer_load(shk_tokenizer **out, const char *path, shk_error *
     shk_buffer_free(&file);
     return status;
 }
+
+const char *shk_tokenizer_kind(const shk_tokenizer *t) { return t->algorithm == SHK_UNIGRAM ? "unigram" : "bpe"; }

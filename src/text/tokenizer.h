@@ -17,4 +17,7 @@ bool shk_tokenizer_to_gguf(const shk_tokenizer *t, shk_gguf_meta *m);
  * SHK_E_UNSUPPORTED if it has no unknown token or a list of merges that scores cannot express. */
 shk_status shk_tokenizer_write_model(const shk_tokenizer *t, const char *path, shk_error *err);
 
+/* "bpe" or "unigram". */
+const char *shk_tokenizer_kind(const shk_tokenizer *t);
+
 #endif

@@ -1,6 +1,7 @@
 #include "cpu/tiers.h"
 
-void shk_matmul_f32_ref(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n, size_t tokens, size_t k) {
+void shk_matmul_f32_ref(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n, size_t tokens,
+                        size_t k) {
     for (size_t t = 0; t < tokens; t++)
         for (size_t i = 0; i < n; i++) {
             double sum = 0;

@@ -12,20 +12,22 @@ static const uint8_t *chunk_at(shk_type type, const void *w, size_t stride, size
     return (const uint8_t *)w + row * stride + j / t->block * t->bytes;
 }
 
-static inline void dot_rows(shk_type type, float *y, const void *w, size_t stride, const uint32_t *ids, size_t n, const float *x, size_t k) {
+static void dot_rows(shk_type type, float *y, const void *w, size_t stride, const uint32_t *ids, size_t n, const float *x,
+                     size_t k) {
     float v[CHUNK];
     for (size_t i = 0; i < n; i++) {
         double sum = 0;
         for (size_t j = 0; j < k; j += CHUNK) {
             size_t count = min(CHUNK, k - j);
             shk_dequant_row(type, v, chunk_at(type, w, stride, ids ? ids[i] : i, j), count);
-            for (size_t c = 0; c < count; c++) sum += (double)v[c] * (double)x[j + c];
+            for (size_t u = 0; u < count; u++) sum += (double)v[u] * (double)x[j + u];
         }
         y[i] = (float)sum;
     }
 }
 
-static inline void axpy_rows(shk_type type, float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, size_t n, size_t k) {
+static void axpy_rows(shk_type type, float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, size_t n,
+                      size_t k) {
     float v[CHUNK];
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < k; j += CHUNK) {
@@ -35,12 +37,14 @@ static inline void axpy_rows(shk_type type, float *y, const void *w, size_t stri
         }
 }
 
-#define ROWS(T, type, isa)                                                                                                          \
-    void shk_dot_rows_##type##_##isa(float *y, const void *w, size_t stride, const uint32_t *ids, size_t n, const float *x, size_t k) { \
-        dot_rows(SHK_##T, y, w, stride, ids, n, x, k);                                                                              \
-    }                                                                                                                               \
-    void shk_axpy_rows_##type##_##isa(float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, size_t n, size_t k) { \
-        axpy_rows(SHK_##T, y, w, stride, ids, c, n, k);                                                                             \
-    }                                                                                                                               \
-    void shk_dequant_##type##_##isa(float *y, const void *w, size_t k) { shk_dequant_row(SHK_##T, y, w, k); }
+#define ROWS(T, type, tier)                                                                                        \
+    void shk_dot_rows_##type##_##tier(float *y, const void *w, size_t stride, const uint32_t *ids, size_t n,       \
+                                      const float *x, size_t k) {                                                  \
+        dot_rows(SHK_##T, y, w, stride, ids, n, x, k);                                                             \
+    }                                                                                                              \
+    void shk_axpy_rows_##type##_##tier(float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, \
+                                       size_t n, size_t k) {                                                       \
+        axpy_rows(SHK_##T, y, w, stride, ids, c, n, k);                                                            \
+    }                                                                                                              \
+    void shk_dequant_##type##_##tier(float *y, const void *w, size_t k) { shk_dequant_row(SHK_##T, y, w, k); }
 SHK_ROW_TYPES(ROWS, ref)

@@ -1,0 +1,25 @@
+#include "models.h"
+
+#include <unistd.h>
+
+char *model_path(const model_args *a) {
+    const char *given = a->path ? a->path : getenv("SPARKHAWK_MODEL"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (given && *given) return needed(strdup(given));
+    if (a->path) return fail("--model: an empty name"), NULL;
+    bool set = cache && *cache;
+    char *path = formatted("%s%s/sparkhawk/gemma3-270m-q4_k_m.gguf", set ? cache : home ? home : "", set ? "" : "/.cache");
+    if (access(path, F_OK) == 0) return path;
+    fail("no model: name one with -m or SPARKHAWK_MODEL, or fetch one with 'make run', which puts it at %s", path);
+    free(path);
+    return NULL;
+}
+
+shk_model *model_open(const model_args *a) {
+    shk_model_params params = { .threads = (int)a->threads, .window_extra = (int)a->window_extra, .dense = a->dense };
+    char *path = model_path(a);
+    shk_model *m = NULL;
+    shk_error err;
+    if (path && shk_model_load(&m, path, &params, &err)) fail("%s", err.message), m = NULL;
+    free(path);
+    return m;
+}

@@ -1,0 +1,29 @@
+/* The model that a subcommand works on. */
+#ifndef PROGRAMS_MODELS_H
+#define PROGRAMS_MODELS_H
+
+#include "options.h"
+#include "program.h"
+
+typedef struct model_args {
+    const char *path;
+    int64_t threads, window_extra;
+    bool dense;
+} model_args;
+
+/* Rows for the option table of arguments that have a member `model`; AT is the file's own offsetof. */
+#define MODEL_ROW \
+    { "model", 'm', OPT_PATH, AT(model.path), 0, 0, "MODEL", \
+      "a GGUF file or a Hugging Face directory; else $SPARKHAWK_MODEL, else the model that 'make run' has fetched" }
+#define COMPUTE_ROWS \
+    { "threads", 't', OPT_INT, AT(model.threads), 0, 1024, "N", "compute threads; 0: one for each CPU" }, \
+    { "window-extra", 0, OPT_INT, AT(model.window_extra), 0, 1 << 20, "N", \
+      "widen every local layer's window; 1: RecurrentGemma as its first release attends" }, \
+    { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" }
+
+/* The model's path: given, from the environment, or the cached one. malloc'd. NULL: said so. */
+char *model_path(const model_args *a);
+/* Loads it. NULL: said so. */
+shk_model *model_open(const model_args *a);
+
+#endif
