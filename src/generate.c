@@ -69,7 +69,8 @@ static void emit(run *r, bool last) {
     size_t held = last ? 0 : possible_stop(r), tail = last ? 0 : unfinished(r->text.data, r->text.n);
     size_t n = r->text.n - (held > tail ? held : tail);
     if (n < r->sent) n = r->sent;
-    if (r->g->on_text && (n > r->sent || !last) && r->g->on_text(r->g->user, n ? r->text.data + r->sent : "", n - r->sent) && !r->stopped) {
+    if (r->g->on_text && (n > r->sent || !last) && r->g->on_text(r->g->user, n ? r->text.data + r->sent : "", n - r->sent) &&
+        !r->stopped) {
         r->stop = SHK_STOP_CALLER;
         r->stopped = true;
     }
@@ -109,7 +110,8 @@ static shk_status check_prompt(const shk_generation *g, const shk_session *s, in
     if (!g->n_prompt) return shk_fail(err, SHK_E_ARGUMENT, "the prompt has no tokens");
     for (size_t i = 0; i < g->n_prompt; i++)
         if (g->prompt[i] < 0 || g->prompt[i] >= vocab)
-            return shk_fail(err, SHK_E_ARGUMENT, "token %d at %zu of the prompt is not in the vocabulary of %d", g->prompt[i], i, vocab);
+            return shk_fail(err, SHK_E_ARGUMENT, "token %d at %zu of the prompt is not in the vocabulary of %d", g->prompt[i], i,
+                            vocab);
     if (context && (at > context || g->n_prompt > context - at))
         return shk_fail(err, SHK_E_LIMIT, "a prompt of %zu tokens after %llu does not fit into a context of %llu", g->n_prompt,
                         (unsigned long long)at, (unsigned long long)context);

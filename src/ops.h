@@ -1,7 +1,7 @@
 /* The op table: everything that model code asks of a device. A device is one filled table and its context.
  *
- * Activations are f32, row-major, one row a token; `T` rows belong to the sequences of a shk_pass. Pointers named x, y, q... are device
- * memory from `alloc`; on the CPU that is ordinary memory. An op's outputs do not overlap its inputs unless it says so. Ops
+ * Activations are f32, row-major, one row a token; `T` rows belong to the sequences of a shk_pass. Pointers named x, y, q... are
+ * device memory from `alloc`; on the CPU that is ordinary memory. An op's outputs do not overlap its inputs unless it says so. Ops
  * run in the order of the calls and cannot fail; each result depends on its own row and its sequence's state only, so that any
  * division of tokens into passes gives the same bits. One thread issues ops to a device context at a time. */
 #ifndef SHK_OPS_H
@@ -120,30 +120,35 @@ typedef struct shk_ops {
     /* Rotates dims [offset, offset + 2 half) of each head.  x [T, heads, head_dim] */
     void (*rope)(void *dev, float *x, const float *table, size_t half, size_t T, size_t heads, size_t head_dim, size_t offset);
 
-    /* Causal attention; q is scaled already.                o, q [T, heads, head_dim]   k, v [T, kv_heads, head_dim], unused if !write */
-    void (*attention)(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass, const shk_attention *a);
-    /* MODEL.md, spark attention. kept [T, heads]: positions attended to. Where none passes the threshold, o is 0. */
-    void (*spark_attention)(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v, const shk_pass *pass,
-                            const shk_attention *a);
+    /* Causal attention; q is scaled already.
+     *   o, q [T, heads, head_dim]   k, v [T, kv_heads, head_dim], unused if !write */
+    void (*attention)(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
+                      const shk_attention *a);
+    /* docs/MODEL.md, spark attention. kept [T, heads]: positions attended to. Where none passes the threshold, o is 0. */
+    void (*spark_attention)(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,
+                            const shk_pass *pass, const shk_attention *a);
 
     /* Depthwise causal convolution through the state.       y, x [T, w]   c [taps, w]   b [w] */
-    void (*conv1d)(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer, size_t w, size_t taps);
+    void (*conv1d)(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer,
+                   size_t w, size_t taps);
     /* RG-LRU through the state (kernels.h: rglru_step).      y, x, ia, ra [T, w] (y may be x)   sl [w] */
-    void (*rglru)(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass, size_t layer,
-                  size_t w);
+    void (*rglru)(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass,
+                  size_t layer, size_t w);
 
     /* Statistical top-k: theta = mean + std * Q(1 - k/n); keeps s > theta as (id, s - theta).      s [T, n] */
     void (*sparsify)(void *dev, shk_active *out, const float *s, size_t T, size_t n, const shk_sparsity *how);
     /* y[t] = sum over active j of  gelu(value_j) * (U[j] . x[t]) * Vt[j];  inactive rows are not read.
      *   x T rows of U.cols, ldx apart   U [n, .]   Vt [n, d]   y [T, d].   active->value is overwritten. */
-    void (*sparse_glu)(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt, size_t T);
+    void (*sparse_glu)(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
+                       size_t T);
     /* The same up to the last matrix: h[t, j] = gelu(value_j) * (U[j] . x[t]), 0 where inactive.   h [T, n] */
     void (*sparse_up)(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T);
 
     /* AltUp (Gemma 3n). x [n, T, d]; coefficients [T, n, n] and [T, n] row-major.
      *   predict:  y_j = x_j + sum_i coef[j, i] x_i            correct:  x_j += (1 + coef[j]) * (activated - x_active) */
     void (*altup_predict)(void *dev, float *y, const float *x, const float *coef, size_t n, size_t T, size_t d);
-    void (*altup_correct)(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T, size_t d);
+    void (*altup_correct)(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T,
+                          size_t d);
     /* y[t] *= rms(x[t]) / rms(y[t])                         x, y [T, d]; the square of the divisor is at least 1e-5 */
     void (*match_rms)(void *dev, float *y, const float *x, size_t T, size_t d);
     /* y = tanh(x)                                           [n]; y may be x */

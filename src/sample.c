@@ -16,9 +16,9 @@ struct shk_sampler {
     shk_sampling s;
     shk_bias *bias;
     int32_t vocab;
-    candidate *c;     /* [vocab] */
-    float *logits;    /* [vocab] the adjusted copy */
-    int32_t *recent;  /* ring of the last repeat_last_n tokens */
+    candidate *c;    /* [vocab] */
+    float *logits;   /* [vocab] the adjusted copy */
+    int32_t *recent; /* ring of the last repeat_last_n tokens */
     size_t n_recent, next;
     uint64_t random[4];
 };
@@ -51,15 +51,21 @@ static shk_status check(const shk_sampling *s, int32_t vocab, shk_error *err) {
         const char *name;
         double value, min, max;
     } fields[] = {
-        { "temperature", s->temperature, 0, 1000 }, { "top_k", s->top_k, 0, INT32_MAX }, { "top_p", s->top_p, 0, 1 },
-        { "min_p", s->min_p, 0, 1 }, { "repeat_penalty", s->repeat_penalty, 1e-3, 1000 }, { "repeat_last_n", s->repeat_last_n, 0, 1 << 24 },
+        { "temperature", s->temperature, 0, 1000 },
+        { "top_k", s->top_k, 0, INT32_MAX },
+        { "top_p", s->top_p, 0, 1 },
+        { "min_p", s->min_p, 0, 1 },
+        { "repeat_penalty", s->repeat_penalty, 1e-3, 1000 },
+        { "repeat_last_n", s->repeat_last_n, 0, 1 << 24 },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!(fields[i].value >= fields[i].min && fields[i].value <= fields[i].max))
-            return shk_fail(err, SHK_E_ARGUMENT, "sampling: %s is %g; it must be from %g to %g", fields[i].name, fields[i].value, fields[i].min, fields[i].max);
+            return shk_fail(err, SHK_E_ARGUMENT, "sampling: %s is %g; it must be from %g to %g", fields[i].name, fields[i].value,
+                            fields[i].min, fields[i].max);
     for (size_t i = 0; i < s->n_bias; i++)
         if (s->bias[i].id < 0 || s->bias[i].id >= vocab || isnan(s->bias[i].add) || s->bias[i].add == INFINITY)
-            return shk_fail(err, SHK_E_ARGUMENT, "sampling: bias %g of token %d: the token must be in the vocabulary (0 to %d), the bias a number",
+            return shk_fail(err, SHK_E_ARGUMENT,
+                            "sampling: bias %g of token %d: the token must be in the vocabulary (0 to %d), the bias a number",
                             s->bias[i].add, s->bias[i].id, vocab - 1);
     return SHK_OK;
 }

@@ -21,7 +21,8 @@ shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t context, sh
     bool unbounded = shk_config_unbounded(&m->config);
     if (!context) context = shk_model_context(m);
     if (!unbounded && context > 1ull << 32)
-        return shk_fail(err, SHK_E_ARGUMENT, "a context of %llu tokens: at most 4294967296 are possible", (unsigned long long)context);
+        return shk_fail(err, SHK_E_ARGUMENT, "a context of %llu tokens: at most 4294967296 are possible",
+                        (unsigned long long)context);
     shk_session *s = shk_calloc(1, sizeof *s);
     if (!s) return shk_fail(err, SHK_E_MEMORY, "no memory for a session");
     shk_status st = SHK_OK;
@@ -68,11 +69,12 @@ static shk_status check_spans(const shk_model *m, const shk_span *spans, size_t 
         for (size_t j = 0; j < i; j++)
             if (spans[j].session == s) return shk_fail(err, SHK_E_ARGUMENT, "spans %zu and %zu are of one session", j, i);
         if (s->context && (spans[i].n > s->context || s->pos > s->context - spans[i].n))
-            return shk_fail(err, SHK_E_LIMIT, "%zu tokens after %llu do not fit into a context of %llu", spans[i].n, (unsigned long long)s->pos,
-                            (unsigned long long)s->context);
+            return shk_fail(err, SHK_E_LIMIT, "%zu tokens after %llu do not fit into a context of %llu", spans[i].n,
+                            (unsigned long long)s->pos, (unsigned long long)s->context);
         for (size_t j = 0; j < spans[i].n; j++)
             if (spans[i].tokens[j] < 0 || (uint32_t)spans[i].tokens[j] >= vocab)
-                return shk_fail(err, SHK_E_ARGUMENT, "token %d at %zu is not in the vocabulary (0 to %u)", spans[i].tokens[j], j, vocab - 1);
+                return shk_fail(err, SHK_E_ARGUMENT, "token %d at %zu is not in the vocabulary (0 to %u)", spans[i].tokens[j], j,
+                                vocab - 1);
     }
     return SHK_OK;
 }
@@ -117,7 +119,8 @@ shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error 
     shk_status st = check_spans(m, spans, n, err);
     if (st) return st;
     pthread_mutex_lock(&m->lock);
-    for (size_t i = 0; !st && i < n; i += SHK_PASS_ROWS) st = advance_group(m, spans + i, n - i < SHK_PASS_ROWS ? n - i : SHK_PASS_ROWS, err);
+    for (size_t i = 0; !st && i < n; i += SHK_PASS_ROWS)
+        st = advance_group(m, spans + i, n - i < SHK_PASS_ROWS ? n - i : SHK_PASS_ROWS, err);
     pthread_mutex_unlock(&m->lock);
     return st;
 }
@@ -236,12 +239,15 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
         goto done;
     }
     memcpy(&h, data, sizeof h);
-    if (h.version != 1) st = shk_fail(err, SHK_E_UNSUPPORTED, "%s: version %u of the session format; this program knows 1", path, h.version);
-    else if (h.fingerprint != s->m->fingerprint) st = shk_fail(err, SHK_E_FORMAT, "%s: saved with another model than %s", path, s->m->path);
+    if (h.version != 1)
+        st = shk_fail(err, SHK_E_UNSUPPORTED, "%s: version %u of the session format; this program knows 1", path, h.version);
+    else if (h.fingerprint != s->m->fingerprint)
+        st = shk_fail(err, SHK_E_FORMAT, "%s: saved with another model than %s", path, s->m->path);
     else if (s->context && h.pos > s->context)
         st = shk_fail(err, SHK_E_LIMIT, "%s: its %llu tokens do not fit into a context of %llu", path, (unsigned long long)h.pos,
                       (unsigned long long)s->context);
-    else if (h.bytes != shk_state_bytes(&s->m->config, h.pos) || map.size - sizeof h < sizeof sum || map.size - sizeof h - sizeof sum != h.bytes)
+    else if (h.bytes != shk_state_bytes(&s->m->config, h.pos) || map.size - sizeof h < sizeof sum ||
+             map.size - sizeof h - sizeof sum != h.bytes)
         st = shk_fail(err, SHK_E_FORMAT, "%s: truncated or damaged: %zu bytes", path, map.size);
     if (st) goto done;
     checksum_add(&sum, data + sizeof h, (size_t)h.bytes);

@@ -9,32 +9,34 @@
 
 static int test_passed, test_failed, test_skipped;
 
-#define CHECK(cond, ...)                                                          \
-    do {                                                                          \
-        if (cond) test_passed++;                                                  \
-        else {                                                                    \
-            test_failed++;                                                        \
-            fprintf(stderr, "%s:%d: %s is false: ", __FILE__, __LINE__, #cond);   \
-            fprintf(stderr, __VA_ARGS__);                                         \
-            fputc('\n', stderr);                                                  \
-        }                                                                         \
+#define TEST_FAILED(what, ...)                                                                   \
+    (test_failed++, fprintf(stderr, "%s:%d: %s is false: ", __FILE__, __LINE__, what),           \
+     fprintf(stderr, __VA_ARGS__), fputc('\n', stderr))
+
+#define CHECK(cond, ...)                                                                         \
+    do {                                                                                         \
+        if (cond) test_passed++;                                                                 \
+        else TEST_FAILED(#cond, __VA_ARGS__);                                                    \
     } while (0)
 
 #define SKIP(...) (test_skipped++, fprintf(stderr, "skipped: "), fprintf(stderr, __VA_ARGS__), fputc('\n', stderr))
 
 /* For what the rest of the program cannot do without; counts only when it fails. */
-#define NEED(cond, ...)                                                           \
-    do {                                                                          \
-        if (!(cond)) {                                                            \
-            CHECK(cond, __VA_ARGS__);                                             \
-            exit(test_done());                                                    \
-        }                                                                         \
+#define NEED(cond, ...)                                                                          \
+    do {                                                                                         \
+        if (!(cond)) {                                                                           \
+            TEST_FAILED(#cond, __VA_ARGS__);                                                     \
+            exit(test_done());                                                                   \
+        }                                                                                        \
     } while (0)
 
 static inline int test_done(void) {
     printf("%d passed, %d failed, %d skipped\n", test_passed, test_failed, test_skipped);
     return test_failed ? 1 : 0;
 }
+
+/* Under a sanitizer, ten times slower, the longest loops are cut short: they repeat what has run before. */
+static inline int test_short(void) { return getenv("SHK_TEST_SHORT") != NULL; }
 
 /* xorshift64*: the same numbers everywhere. */
 static inline unsigned long long test_random(unsigned long long *s) {

@@ -21,18 +21,22 @@ typedef struct shk_cpu {
 } shk_cpu;
 
 /* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
-void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass, const shk_attention *a);
-void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v, const shk_pass *pass,
-                             const shk_attention *a);
-void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer, size_t w, size_t taps);
-void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass, size_t layer,
-                   size_t w);
+void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
+                       const shk_attention *a);
+void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,
+                             const shk_pass *pass, const shk_attention *a);
+void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer,
+                    size_t w, size_t taps);
+void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass,
+                   size_t layer, size_t w);
 void shk_cpu_block_linear(void *dev, float *y, const float *x, const shk_mat *W, const float *bias, size_t blocks, size_t T);
 void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size_t n, const shk_sparsity *how);
-void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt, size_t T);
+void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
+                        size_t T);
 void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T);
 void shk_cpu_altup_predict(void *dev, float *y, const float *x, const float *coef, size_t n, size_t T, size_t d);
-void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T, size_t d);
+void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T,
+                           size_t d);
 void shk_cpu_match_rms(void *dev, float *y, const float *x, size_t T, size_t d);
 
 /* theta of the entries x [n]; -inf where n <= k. */

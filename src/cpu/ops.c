@@ -189,7 +189,9 @@ static void element_op(void *dev, shk_range_fn *fn, float *y, const float *a, co
 static void add(void *dev, float *y, const float *x, size_t n) { element_op(dev, add_range, y, x, NULL, n, 0); }
 static void mul(void *dev, float *y, const float *a, const float *b, size_t n) { element_op(dev, mul_range, y, a, b, n, 0); }
 static void scale(void *dev, float *x, size_t n, float s) { element_op(dev, scale_range, x, NULL, NULL, n, s); }
-static void gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) { element_op(dev, gelu_mul_range, y, g, u, n, 0); }
+static void gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) {
+    element_op(dev, gelu_mul_range, y, g, u, n, 0);
+}
 static void softcap(void *dev, float *x, size_t n, float cap) { element_op(dev, softcap_range, x, NULL, NULL, n, cap); }
 
 static void tanh_op(void *dev, float *y, const float *x, size_t n) {
@@ -223,7 +225,8 @@ static void rope(void *dev, float *x, const float *table, size_t half, size_t T,
 /* scores, kept and part are one reservation. */
 static size_t scores_bytes(const shk_cpu *cpu, uint64_t positions) {
     size_t n;
-    if (positions > SIZE_MAX || !shk_mul(&n, (size_t)positions, (size_t)cpu->threads) || !shk_mul(&n, n, 3 * sizeof(float))) return SIZE_MAX;
+    if (positions > SIZE_MAX || !shk_mul(&n, (size_t)positions, (size_t)cpu->threads) || !shk_mul(&n, n, 3 * sizeof(float)))
+        return SIZE_MAX;
     return n;
 }
 
@@ -232,7 +235,8 @@ static shk_status cpu_reserve(void *dev, uint64_t positions, shk_error *err) {
     if (positions <= cpu->positions) return SHK_OK;
     size_t bytes = scores_bytes(cpu, positions);
     float *scores = bytes == SIZE_MAX ? NULL : shk_reserve(bytes);
-    if (!scores) return shk_fail(err, SHK_E_MEMORY, "no address space for attention over %llu positions", (unsigned long long)positions);
+    if (!scores)
+        return shk_fail(err, SHK_E_MEMORY, "no address space for attention over %llu positions", (unsigned long long)positions);
     shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
     cpu->positions = positions;
     cpu->scores = scores;

@@ -97,7 +97,8 @@ static void attend_dense(void *ctx, int thread, size_t begin, size_t end) {
     }
 }
 
-void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass, const shk_attention *a) {
+void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
+                       const shk_attention *a) {
     rounds(dev, attend_dense, o, NULL, q, k, v, pass, a);
 }
 
@@ -130,7 +131,7 @@ static void attend_spark(void *ctx, int thread, size_t begin, size_t end) {
     }
 }
 
-void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v, const shk_pass *pass,
-                             const shk_attention *a) {
+void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,
+                             const shk_pass *pass, const shk_attention *a) {
     rounds(dev, attend_spark, o, kept, q, k, v, pass, a);
 }

@@ -25,7 +25,8 @@ static void conv1d_range(void *ctx, int thread, size_t begin, size_t end) {
     }
 }
 
-void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer, size_t w, size_t taps) {
+void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const float *b, const shk_pass *pass, size_t layer,
+                    size_t w, size_t taps) {
     shk_cpu *cpu = dev;
     conv_args args = { cpu, y, x, c, b, pass, layer, w, taps };
     shk_pool_run(cpu->pool, conv1d_range, &args, pass->n_seqs, 1);
@@ -48,7 +49,8 @@ static void block_linear_range(void *ctx, int thread, size_t begin, size_t end) 
         size_t b = i % a->blocks;
         float *y = a->y + i * out;
         memcpy(y, a->bias + b * out, out * sizeof *y);
-        a->cpu->k.axpy_rows[a->W->type](y, (const char *)a->W->data + b * in * a->W->stride, a->W->stride, NULL, a->x + i * in, in, out);
+        a->cpu->k.axpy_rows[a->W->type](y, (const char *)a->W->data + b * in * a->W->stride, a->W->stride, NULL, a->x + i * in, in,
+                                        out);
     }
 }
 
@@ -74,13 +76,14 @@ static void rglru_range(void *ctx, int thread, size_t begin, size_t end) {
         float *h = state_at(s, s->layers[a->layer].h);
         for (size_t j = 0; j < s->n; j++) {
             size_t at = (s->row + j) * a->w + begin;
-            a->cpu->k.rglru_step(a->y + at, h + begin, a->x + at, a->ia + at, a->ra + at, a->sl + begin, end - begin, s->pos + j == 0);
+            a->cpu->k.rglru_step(a->y + at, h + begin, a->x + at, a->ia + at, a->ra + at, a->sl + begin, end - begin,
+                                 s->pos + j == 0);
         }
     }
 }
 
-void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass, size_t layer,
-                   size_t w) {
+void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const float *ra, const float *sl, const shk_pass *pass,
+                   size_t layer, size_t w) {
     shk_cpu *cpu = dev;
     rglru_args args = { cpu, y, x, ia, ra, sl, pass, layer, w };
     shk_pool_run(cpu->pool, rglru_range, &args, w, pass->T > 4 ? 64 : 1024);

@@ -31,7 +31,7 @@ static void sparsify_range(void *ctx, int thread, size_t begin, size_t end) {
         uint32_t *ids = a->active->ids + t * a->active->max;
         float *value = a->active->value + t * a->active->max;
         float theta = shk_cpu_threshold(a->cpu, s, a->n, a->how->k, a->how->ddof);
-        /* n <= k keeps every entry as it is; MODEL.md's soft form then has nothing to subtract */
+        /* n <= k keeps every entry as it is; the soft form then has nothing to subtract */
         float shift = theta == -INFINITY ? 0.0f : theta;
         size_t n;
         if (a->how->dense || theta == -INFINITY) {
@@ -64,7 +64,8 @@ static void down(const sparse_args *a, size_t t, size_t begin, size_t end) {
     float *y = a->y + t * a->Vt->cols + begin;
     memset(y, 0, (end - begin) * sizeof *y);
     a->cpu->k.axpy_rows[a->Vt->type](y, (const char *)a->Vt->data + begin / type->block * type->bytes, a->Vt->stride,
-                                     a->active->ids + t * a->active->max, a->active->value + t * a->active->max, a->active->n[t], end - begin);
+                                     a->active->ids + t * a->active->max, a->active->value + t * a->active->max, a->active->n[t],
+                                     end - begin);
 }
 
 /* One token: threads share its active neurons, then its output columns. */
@@ -90,7 +91,8 @@ static void tokens_range(void *ctx, int thread, size_t begin, size_t end) {
 
 enum { DOWN_COLUMNS = 256 }; /* a multiple of every type's block */
 
-void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt, size_t T) {
+void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
+                        size_t T) {
     shk_cpu *cpu = dev;
     sparse_args args = { .cpu = cpu, .active = active, .y = y, .u = cpu->scratch, .x = x, .ldx = ldx, .U = U, .Vt = Vt };
     if (T > 1) {
@@ -128,7 +130,8 @@ void shk_cpu_altup_predict(void *dev, float *y, const float *x, const float *coe
         }
 }
 
-void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T, size_t d) {
+void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const float *coef, size_t active, size_t n, size_t T,
+                           size_t d) {
     (void)dev;
     for (size_t t = 0; t < T; t++)
         for (size_t e = 0; e < d; e++) {

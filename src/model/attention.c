@@ -1,4 +1,4 @@
-/* Global, local and spark attention (MODEL.md; Spark Transformer, sec. 4; Griffin, sec. 2.3). */
+/* Global, local and spark attention (docs/MODEL.md; Spark Transformer, sec. 4; Griffin, sec. 2.3). */
 #include <math.h>
 
 #include "model/model.h"
@@ -26,8 +26,13 @@ void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *
     const shk_config *c = &m->config;
     const shk_layer *w = &m->weights.layers[l];
     const shk_layer_config *lc = &c->layers[l];
-    shk_attention a = { .heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .window = lc->window, .softcap = (float)c->attn_softcap,
-                        .layer = lc->kv_layer, .write = lc->kv_layer == l };
+    shk_attention a = { .heads = c->heads,
+                        .kv_heads = c->kv_heads,
+                        .head_dim = c->head_dim,
+                        .window = lc->window,
+                        .softcap = (float)c->attn_softcap,
+                        .layer = lc->kv_layer,
+                        .write = lc->kv_layer == l };
 
     m->ops->linear(m->dev, m->b.q, n, c->hidden, &w->q, NULL, pass->T);
     if (w->q_norm) m->ops->rmsnorm(m->dev, m->b.q, m->b.q, w->q_norm, pass->T * c->heads, c->head_dim, (float)c->eps);

@@ -43,7 +43,8 @@ const shk_field shk_config_fields[] = {
     { SHK_FIELD_REAL, AT(rope_fraction), "rope_fraction", "partial_rotary_factor", "rope.fraction", 0, 1, RG | SH },
     { SHK_FIELD_REAL, AT(q_scalar), "query_pre_attn_scalar", NULL, "attention.query_pre_attn_scalar", 1e-6, 1e6, G2 | G3 | SH },
     { SHK_FIELD_REAL, AT(attn_softcap), "attn_logit_softcapping", NULL, "attn_logit_softcapping", 0, 1e6, G2 | G3 | SH },
-    { SHK_FIELD_REAL, AT(final_softcap), "final_logit_softcapping", "logits_soft_cap", "final_logit_softcapping", 0, 1e6, ALL & ~G1 },
+    { SHK_FIELD_REAL, AT(final_softcap), "final_logit_softcapping", "logits_soft_cap", "final_logit_softcapping", 0, 1e6,
+      ALL & ~G1 },
     { SHK_FIELD_BOOL, AT(post_norms), "post_norms", NULL, "post_norms", 0, 1, SH },
     { SHK_FIELD_BOOL, AT(tied), "tie_word_embeddings", NULL, NULL, 0, 1, ALL },
     { SHK_FIELD_U32, AT(std_ddof), "std_ddof", NULL, "sparsity.std_ddof", 0, 1, SH },
@@ -110,7 +111,8 @@ shk_status shk_config_kinds(shk_config *c, const char *field, const char *const 
         for (size_t j = 0; !mlps && j < sizeof spellings / sizeof *spellings; j++)
             if (strcmp(name, spellings[j].name) == 0) kind = spellings[j].mixer;
         if (kind == count)
-            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: %s[%zu] is \"%s\", a kind of layer that is not known", c->origin, field, i % n, name);
+            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: %s[%zu] is \"%s\", a kind of layer that is not known", c->origin, field,
+                            i % n, name);
         if (mlps) c->layers[i].mlp = kind;
         else c->layers[i].mixer = kind;
     }
@@ -126,7 +128,8 @@ static bool uses(const shk_config *c, bool mlp, uint32_t kind) {
 /* A field must lie in a range that follows from the other fields and from the kinds of layers present. */
 static shk_status within(const shk_config *c, const char *name, double value, double min, double max, shk_error *err) {
     if (value >= min && value <= max) return SHK_OK;
-    return shk_fail(err, SHK_E_FORMAT, "%s: %s is %g; with the other fields as they are it must be from %g to %g", c->origin, name, value, min, max);
+    return shk_fail(err, SHK_E_FORMAT, "%s: %s is %g; with the other fields as they are it must be from %g to %g", c->origin, name,
+                    value, min, max);
 }
 
 static shk_status check_kinds(const shk_config *c, shk_error *err) {
@@ -136,13 +139,15 @@ static shk_status check_kinds(const shk_config *c, shk_error *err) {
         st = within(c, "lru_width", c->lru_width, 1, 1 << 18, err);
         if (!st) st = within(c, "lru_blocks", c->lru_blocks, 1, c->lru_width, err);
         if (!st && c->lru_width % c->lru_blocks)
-            st = shk_fail(err, SHK_E_FORMAT, "%s: lru_width %u is no multiple of its %u blocks", c->origin, c->lru_width, c->lru_blocks);
+            st = shk_fail(err, SHK_E_FORMAT, "%s: lru_width %u is no multiple of its %u blocks", c->origin, c->lru_width,
+                          c->lru_blocks);
         if (!st) st = within(c, "conv1d_width", c->conv_width, 2, 64, err);
     }
     if (!st && uses(c, false, SHK_MIXER_SPARK)) {
         st = within(c, "spark_attn_rank", c->attn_rank, 2, c->head_dim - 2.0, err);
         if (!st && (c->attn_rank % 2 || c->head_dim % 2))
-            st = shk_fail(err, SHK_E_FORMAT, "%s: spark_attn_rank %u and head_dim %u must be even", c->origin, c->attn_rank, c->head_dim);
+            st = shk_fail(err, SHK_E_FORMAT, "%s: spark_attn_rank %u and head_dim %u must be even", c->origin, c->attn_rank,
+                          c->head_dim);
         if (!st) st = within(c, "spark_attn_k", c->attn_k, 1, 1 << 24, err);
     }
     if (!st && uses(c, true, SHK_MLP_SPARK)) {
@@ -163,8 +168,9 @@ static shk_status share_kv(shk_config *c, shk_error *err) {
             for (from = own; from-- > 0;)
                 if (c->layers[from].mixer == c->layers[i].mixer) break;
             if (from == UINT32_MAX)
-                return shk_fail(err, SHK_E_FORMAT, "%s: layer %u shares keys and values, but none of the first %u layers is of its kind",
-                                c->origin, i, own);
+                return shk_fail(err, SHK_E_FORMAT,
+                                "%s: layer %u shares keys and values, but none of the first %u layers is of its kind", c->origin, i,
+                                own);
         }
         c->layers[i].kv_layer = from;
     }
@@ -175,9 +181,11 @@ shk_status shk_config_finish(shk_config *c, shk_error *err) {
     shk_status st = check_kinds(c, err);
     if (st) return st;
     if (c->heads % c->kv_heads)
-        return shk_fail(err, SHK_E_FORMAT, "%s: %u attention heads cannot share %u key-value heads", c->origin, c->heads, c->kv_heads);
+        return shk_fail(err, SHK_E_FORMAT, "%s: %u attention heads cannot share %u key-value heads", c->origin, c->heads,
+                        c->kv_heads);
     if ((uint32_t)(c->head_dim * c->rope_fraction) % 2)
-        return shk_fail(err, SHK_E_FORMAT, "%s: %g of head_dim %u is not an even number of rotated dimensions", c->origin, c->rope_fraction, c->head_dim);
+        return shk_fail(err, SHK_E_FORMAT, "%s: %g of head_dim %u is not an even number of rotated dimensions", c->origin,
+                        c->rope_fraction, c->head_dim);
     if (c->family == SHK_GEMMA3N && c->altup_active >= c->altup)
         return within(c, "altup_active_idx", c->altup_active, 0, c->altup - 1.0, err);
     bool two_bases = c->family == SHK_GEMMA3 || c->family == SHK_GEMMA3N;

@@ -29,7 +29,7 @@ static shk_status read_fields(shk_config *c, const shk_gguf *g, shk_error *err) 
         int64_t whole;
         if (!m || (m->type == SHK_META_ARRAY && f->at == offsetof(shk_config, ffn))) continue;
         if (f->kind == SHK_FIELD_ID && shk_meta_int(m, &whole) && whole >= UINT32_MAX) continue; /* "none" in some files */
-        if (shk_meta_int(m, &whole)) v = (double)whole; /* a bool too */
+        if (shk_meta_int(m, &whole)) v = (double)whole;                                          /* a bool too */
         else if (!shk_meta_real(m, &v)) return shk_fail(err, SHK_E_FORMAT, "%s: %s is not a number", c->origin, key);
         shk_status st = shk_field_store(c, f, key, v, err);
         if (st) return st;
@@ -41,7 +41,8 @@ static shk_status read_fields(shk_config *c, const shk_gguf *g, shk_error *err) 
 static shk_status read_kinds(shk_config *c, const shk_gguf *g, const char *suffix, bool mlps, shk_error *err) {
     const shk_meta *m = find(c, g, suffix);
     if (!m || m->type != SHK_META_ARRAY || m->elem != SHK_META_STRING || m->n > 1024)
-        return shk_fail(err, SHK_E_FORMAT, "%s: %s.%s is not a list of at most 1024 names", c->origin, shk_families[c->family].gguf, suffix);
+        return shk_fail(err, SHK_E_FORMAT, "%s: %s.%s is not a list of at most 1024 names", c->origin, shk_families[c->family].gguf,
+                        suffix);
     char names[1024][24];
     const char *list[1024];
     const uint8_t *at = m->data;
@@ -79,9 +80,11 @@ static shk_status read_gemma3n(shk_config *c, const shk_gguf *g, shk_error *err)
     for (uint32_t i = 0; i < c->n_layers; i++) {
         int64_t n = 0;
         double z = 0;
-        bool ok = sizes && (sizes->type == SHK_META_ARRAY ? i < sizes->n && shk_meta_int_at(sizes, i, &n) : shk_meta_int(sizes, &n));
+        bool ok =
+            sizes && (sizes->type == SHK_META_ARRAY ? i < sizes->n && shk_meta_int_at(sizes, i, &n) : shk_meta_int(sizes, &n));
         if (!ok || n < 1 || n > 1 << 18)
-            return shk_fail(err, SHK_E_FORMAT, "%s: gemma3n.feed_forward_length of layer %u is not a whole number from 1 to %d", c->origin, i, 1 << 18);
+            return shk_fail(err, SHK_E_FORMAT, "%s: gemma3n.feed_forward_length of layer %u is not a whole number from 1 to %d",
+                            c->origin, i, 1 << 18);
         if (scale && (scale->type != SHK_META_ARRAY || i >= scale->n || !shk_meta_real_at(scale, i, &z) || isnan(z)))
             return shk_fail(err, SHK_E_FORMAT, "%s: gemma3n.activation_sparsity_scale has no number for layer %u", c->origin, i);
         c->layers[i].ffn = (uint32_t)n;
@@ -101,20 +104,32 @@ static void shape_defaults(shk_config *c, const shk_gguf *g) {
     if (c->family == SHK_GEMMA3N && !c->laurel_rank && laurel && laurel->n_dims == 2 && laurel->shape[0] <= 1 << 16)
         c->laurel_rank = (uint32_t)laurel->shape[0];
     const shk_tensor *ple = shk_tensors_find(&g->tensors, "per_layer_token_embd.weight");
-    if (c->family == SHK_GEMMA3N && !c->ple_vocab && ple && ple->n_dims == 2 && ple->shape[0] <= 1 << 24) c->ple_vocab = (uint32_t)ple->shape[0];
+    if (c->family == SHK_GEMMA3N && !c->ple_vocab && ple && ple->n_dims == 2 && ple->shape[0] <= 1 << 24)
+        c->ple_vocab = (uint32_t)ple->shape[0];
     c->tied = shk_tensors_find(&g->tensors, "output.weight") == NULL;
 }
 
 shk_status shk_config_from_gguf(shk_config *c, const shk_gguf *g, shk_error *err) {
-    *c = (shk_config){ .origin = g->path, .bos = -1, .eos = -1, .pad = -1, .eps = 1e-6, .rope_theta = 10000, .rope_theta_local = 10000,
-                       .rope_scale = 1, .rope_fraction = 1, .conv_width = 4, .family = SHK_FAMILY_COUNT };
+    *c = (shk_config){ .origin = g->path,
+                       .bos = -1,
+                       .eos = -1,
+                       .pad = -1,
+                       .eps = 1e-6,
+                       .rope_theta = 10000,
+                       .rope_theta_local = 10000,
+                       .rope_scale = 1,
+                       .rope_fraction = 1,
+                       .conv_width = 4,
+                       .family = SHK_FAMILY_COUNT };
     const shk_meta *arch = shk_gguf_find(g, "general.architecture");
     shk_str name = { "", 0 };
     if (!arch || !shk_meta_str(arch, &name)) return shk_fail(err, SHK_E_FORMAT, "%s: general.architecture is missing", g->path);
     for (int f = 0; f < SHK_FAMILY_COUNT; f++)
-        if (strlen(shk_families[f].gguf) == name.n && memcmp(shk_families[f].gguf, name.data, name.n) == 0) c->family = (shk_family)f;
+        if (strlen(shk_families[f].gguf) == name.n && memcmp(shk_families[f].gguf, name.data, name.n) == 0)
+            c->family = (shk_family)f;
     if (c->family == SHK_FAMILY_COUNT)
-        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: general.architecture \"%.*s\" is not supported", g->path, (int)(name.n < 64 ? name.n : 64), name.data);
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: general.architecture \"%.*s\" is not supported", g->path,
+                        (int)(name.n < 64 ? name.n : 64), name.data);
     if (c->family == SHK_GEMMA3N) c->altup = 4, c->kv_shared = 15;
     c->post_norms = c->family != SHK_GEMMA && c->family != SHK_RECURRENT_GEMMA;
     shk_status st = read_fields(c, g, err);
@@ -124,16 +139,18 @@ shk_status shk_config_from_gguf(shk_config *c, const shk_gguf *g, shk_error *err
     if (!c->kv_heads) c->kv_heads = c->heads;
     /* llama.cpp derives the largest Gemma 2 and 3 by their layer count; other sizes use the head's width */
     bool largest = (c->family == SHK_GEMMA2 && c->n_layers == 46) || (c->family == SHK_GEMMA3 && c->n_layers == 62);
-    if (!(c->q_scalar > 0) && c->heads) c->q_scalar = c->family == SHK_GEMMA3N ? 1 : largest ? (double)c->hidden / c->heads : c->head_dim;
+    if (!(c->q_scalar > 0) && c->heads)
+        c->q_scalar = c->family == SHK_GEMMA3N ? 1 : largest ? (double)c->hidden / c->heads : c->head_dim;
     if (c->family == SHK_RECURRENT_GEMMA) c->lru_blocks = c->heads;
     const struct {
         const char *key;
         uint32_t value;
-    } needed[] = { { "block_count", c->n_layers }, { "embedding_length", c->hidden }, { "attention.head_count", c->heads },
-                   { "attention.key_length", c->head_dim }, { "vocab_size", c->vocab },
-                   { "feed_forward_length", c->family == SHK_GEMMA3N ? 1 : c->ffn } };
+    } needed[] = { { "block_count", c->n_layers },       { "embedding_length", c->hidden },
+                   { "attention.head_count", c->heads }, { "attention.key_length", c->head_dim },
+                   { "vocab_size", c->vocab },           { "feed_forward_length", c->family == SHK_GEMMA3N ? 1 : c->ffn } };
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-        if (!needed[i].value) return shk_fail(err, SHK_E_FORMAT, "%s: %s.%s is missing", g->path, shk_families[c->family].gguf, needed[i].key);
+        if (!needed[i].value)
+            return shk_fail(err, SHK_E_FORMAT, "%s: %s.%s is missing", g->path, shk_families[c->family].gguf, needed[i].key);
     c->layers = shk_calloc(c->n_layers, sizeof *c->layers);
     if (!c->layers) return shk_fail(err, SHK_E_MEMORY, "%s: no memory for %u layers", g->path, c->n_layers);
     if (c->family == SHK_NATIVE || c->family == SHK_RECURRENT_GEMMA) {
@@ -179,7 +196,9 @@ void shk_config_to_gguf(const shk_config *c, shk_gguf_meta *m, bool ids) {
         if (!f->gguf || !(f->families & (1u << c->family))) continue;
         double v = shk_field_load(c, f);
         /* optional things that this model has not; a GGUF file says so by leaving them out */
-        if ((f->kind == SHK_FIELD_ID && (!ids || v < 0)) || (v == 0 && (f->kind == SHK_FIELD_REAL || f->at == offsetof(shk_config, context)))) continue;
+        if ((f->kind == SHK_FIELD_ID && (!ids || v < 0)) ||
+            (v == 0 && (f->kind == SHK_FIELD_REAL || f->at == offsetof(shk_config, context))))
+            continue;
         if (f->at == offsetof(shk_config, rope_scale) && v == 1) continue;
         key_of(key, sizeof key, c, f->gguf);
         if (f->kind == SHK_FIELD_REAL) shk_gguf_put_f32(m, key, (float)v);

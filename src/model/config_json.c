@@ -9,19 +9,23 @@
 
 /* What a published config.json may leave out: the defaults of its family's reference implementation. */
 static const char *const defaults[SHK_FAMILY_COUNT] = {
-    [SHK_GEMMA] = "{'vocab_size':256000,'hidden_size':3072,'intermediate_size':24576,'num_hidden_layers':28,'num_attention_heads':16,"
-                  "'num_key_value_heads':16,'head_dim':256,'max_position_embeddings':8192,'rms_norm_eps':1e-6,'rope_theta':10000}",
-    [SHK_GEMMA2] = "{'vocab_size':256000,'hidden_size':2304,'intermediate_size':9216,'num_hidden_layers':26,'num_attention_heads':8,"
-                   "'num_key_value_heads':4,'head_dim':256,'max_position_embeddings':8192,'rms_norm_eps':1e-6,'rope_theta':10000,"
-                   "'query_pre_attn_scalar':256,'sliding_window':4096,'final_logit_softcapping':30,'attn_logit_softcapping':50}",
-    [SHK_GEMMA3] = "{'vocab_size':262208,'hidden_size':2304,'intermediate_size':9216,'num_hidden_layers':26,'num_attention_heads':8,"
-                   "'num_key_value_heads':4,'head_dim':256,'max_position_embeddings':131072,'rms_norm_eps':1e-6,'rope_theta':1000000,"
-                   "'rope_local_base_freq':10000,'query_pre_attn_scalar':256,'sliding_window':4096,'sliding_window_pattern':6}",
-    [SHK_GEMMA3N] = "{'vocab_size':262400,'vocab_size_per_layer_input':262144,'hidden_size':2048,'hidden_size_per_layer_input':256,"
-                    "'intermediate_size':16384,'num_hidden_layers':35,'num_attention_heads':8,'num_key_value_heads':2,'head_dim':256,"
-                    "'max_position_embeddings':32768,'rms_norm_eps':1e-6,'rope_theta':1000000,'rope_local_base_freq':10000,"
-                    "'sliding_window':512,'sliding_window_pattern':5,'final_logit_softcapping':30,'altup_active_idx':0,"
-                    "'altup_num_inputs':4,'num_kv_shared_layers':15,'laurel_rank':64}",
+    [SHK_GEMMA] =
+        "{'vocab_size':256000,'hidden_size':3072,'intermediate_size':24576,'num_hidden_layers':28,'num_attention_heads':16,"
+        "'num_key_value_heads':16,'head_dim':256,'max_position_embeddings':8192,'rms_norm_eps':1e-6,'rope_theta':10000}",
+    [SHK_GEMMA2] =
+        "{'vocab_size':256000,'hidden_size':2304,'intermediate_size':9216,'num_hidden_layers':26,'num_attention_heads':8,"
+        "'num_key_value_heads':4,'head_dim':256,'max_position_embeddings':8192,'rms_norm_eps':1e-6,'rope_theta':10000,"
+        "'query_pre_attn_scalar':256,'sliding_window':4096,'final_logit_softcapping':30,'attn_logit_softcapping':50}",
+    [SHK_GEMMA3] =
+        "{'vocab_size':262208,'hidden_size':2304,'intermediate_size':9216,'num_hidden_layers':26,'num_attention_heads':8,"
+        "'num_key_value_heads':4,'head_dim':256,'max_position_embeddings':131072,'rms_norm_eps':1e-6,'rope_theta':1000000,"
+        "'rope_local_base_freq':10000,'query_pre_attn_scalar':256,'sliding_window':4096,'sliding_window_pattern':6}",
+    [SHK_GEMMA3N] =
+        "{'vocab_size':262400,'vocab_size_per_layer_input':262144,'hidden_size':2048,'hidden_size_per_layer_input':256,"
+        "'intermediate_size':16384,'num_hidden_layers':35,'num_attention_heads':8,'num_key_value_heads':2,'head_dim':256,"
+        "'max_position_embeddings':32768,'rms_norm_eps':1e-6,'rope_theta':1000000,'rope_local_base_freq':10000,"
+        "'sliding_window':512,'sliding_window_pattern':5,'final_logit_softcapping':30,'altup_active_idx':0,"
+        "'altup_num_inputs':4,'num_kv_shared_layers':15,'laurel_rank':64}",
     [SHK_RECURRENT_GEMMA] = "{'vocab_size':256000,'hidden_size':2560,'intermediate_size':15360,'num_hidden_layers':26,"
                             "'num_attention_heads':10,'attention_window_size':2048,'conv1d_width':4,'logits_soft_cap':30,"
                             "'rms_norm_eps':1e-6,'rope_theta':10000,'partial_rotary_factor':0.5,"
@@ -67,7 +71,8 @@ static shk_status read_kinds(const reader *r, const char *key, bool mlps) {
     const json_t *v = get(r, key);
     const char *names[1024];
     size_t n = json_array_size(v);
-    if (!json_is_array(v) || n > 1024) return shk_fail(r->err, SHK_E_FORMAT, "%s: %s is not a list of at most 1024 names", r->c->origin, key);
+    if (!json_is_array(v) || n > 1024)
+        return shk_fail(r->err, SHK_E_FORMAT, "%s: %s is not a list of at most 1024 names", r->c->origin, key);
     for (size_t i = 0; i < n; i++) {
         names[i] = json_string_value(json_array_get(v, i));
         if (!names[i]) return shk_fail(r->err, SHK_E_FORMAT, "%s: %s[%zu] is not a string", r->c->origin, key, i);
@@ -81,7 +86,8 @@ static shk_status read_layer_types(const reader *r) {
     if (c->family == SHK_GEMMA) return SHK_OK; /* all global */
     const json_t *types = json_object_get(r->root, "layer_types");
     if (json_is_array(types) && json_array_size(types) != c->n_layers)
-        return shk_fail(r->err, SHK_E_FORMAT, "%s: layer_types has %zu entries for %u layers", c->origin, json_array_size(types), c->n_layers);
+        return shk_fail(r->err, SHK_E_FORMAT, "%s: layer_types has %zu entries for %u layers", c->origin, json_array_size(types),
+                        c->n_layers);
     if (json_is_array(types)) return read_kinds(r, "layer_types", false);
     const json_t *v = json_object_get(r->root, "_sliding_window_pattern");
     if (!json_is_integer(v)) v = get(r, "sliding_window_pattern");
@@ -108,7 +114,8 @@ static shk_status read_rope_object(const reader *r, const json_t *o, double *the
     shk_status st = real_key(r, o, "rope_theta", theta);
     if (!st && type && strcmp(type, "linear") == 0) st = real_key(r, o, "factor", scale);
     else if (!st && type && strcmp(type, "default") != 0)
-        st = shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: rope_type \"%s\" is not supported (default and linear are)", r->c->origin, type);
+        st = shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: rope_type \"%s\" is not supported (default and linear are)", r->c->origin,
+                      type);
     return st;
 }
 
@@ -139,7 +146,8 @@ static shk_status read_gemma3n(const reader *r) {
         const json_t *size = json_is_array(sizes) ? json_array_get(sizes, i) : sizes;
         json_int_t n = json_integer_value(size);
         if (n < 1 || n > 1 << 18)
-            return shk_fail(r->err, SHK_E_FORMAT, "%s: intermediate_size of layer %u is not a whole number from 1 to %d", c->origin, i, 1 << 18);
+            return shk_fail(r->err, SHK_E_FORMAT, "%s: intermediate_size of layer %u is not a whole number from 1 to %d", c->origin,
+                            i, 1 << 18);
         c->layers[i].ffn = (uint32_t)n;
         if (c->layers[i].ffn > c->ffn) c->ffn = c->layers[i].ffn;
         const json_t *share = json_is_array(pattern) ? json_array_get(pattern, i) : pattern;
@@ -161,7 +169,8 @@ static shk_status refuse(const reader *r) {
     for (size_t i = 0; i < 2; i++) {
         const char *name = json_string_value(json_object_get(r->root, activations[i]));
         if (name && strcmp(name, "gelu_pytorch_tanh") != 0 && strcmp(name, "gelu") != 0)
-            return shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: %s \"%s\" is not supported (gelu_pytorch_tanh is)", r->c->origin, activations[i], name);
+            return shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: %s \"%s\" is not supported (gelu_pytorch_tanh is)", r->c->origin,
+                            activations[i], name);
     }
     static const char *const flags[] = { "attention_bias", "use_bidirectional_attention" };
     for (size_t i = 0; i < 2; i++)
@@ -205,8 +214,11 @@ static shk_status read_all(const reader *r) {
     const struct {
         const char *name;
         uint32_t value;
-    } needed[] = { { "vocab_size", c->vocab }, { "hidden_size", c->hidden }, { "num_hidden_layers", c->n_layers },
-                   { "num_attention_heads", c->heads }, { "intermediate_size", c->family == SHK_GEMMA3N ? 1 : c->ffn } };
+    } needed[] = { { "vocab_size", c->vocab },
+                   { "hidden_size", c->hidden },
+                   { "num_hidden_layers", c->n_layers },
+                   { "num_attention_heads", c->heads },
+                   { "intermediate_size", c->family == SHK_GEMMA3N ? 1 : c->ffn } };
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
         if (!needed[i].value) return shk_fail(r->err, SHK_E_FORMAT, "%s: %s is missing", c->origin, needed[i].name);
     if (!c->head_dim) c->head_dim = c->hidden / c->heads;
@@ -266,7 +278,8 @@ static json_t *kinds_json(const shk_config *c, const char *const *names, bool ml
     uint32_t period = c->n_layers;
     for (uint32_t p = 1; shorten && p < c->n_layers && period == c->n_layers; p++) {
         uint32_t i = p;
-        while (i < c->n_layers && (mlps ? c->layers[i].mlp == c->layers[i % p].mlp : c->layers[i].mixer == c->layers[i % p].mixer)) i++;
+        while (i < c->n_layers && (mlps ? c->layers[i].mlp == c->layers[i % p].mlp : c->layers[i].mixer == c->layers[i % p].mixer))
+            i++;
         if (i == c->n_layers) period = p;
     }
     json_t *list = json_array();
@@ -315,12 +328,15 @@ json_t *shk_config_to_json(const shk_config *c, const char *dtype) {
         bool none = (f->kind == SHK_FIELD_ID && v < 0) || (v == 0 && strstr(key, "cap"));
         if (f->at == offsetof(shk_config, context) && v == 0) continue;
         if (c->family == SHK_RECURRENT_GEMMA && f->at == offsetof(shk_config, ffn)) v *= 2;
-        json_object_set_new(o, key, none ? json_null() : f->kind == SHK_FIELD_BOOL ? json_boolean(v != 0)
-                                                     : f->kind == SHK_FIELD_REAL   ? json_real(v)
-                                                                                   : json_integer((json_int_t)v));
+        json_object_set_new(o, key,
+                            none                        ? json_null()
+                            : f->kind == SHK_FIELD_BOOL ? json_boolean(v != 0)
+                            : f->kind == SHK_FIELD_REAL ? json_real(v)
+                                                        : json_integer((json_int_t)v));
     }
     if (c->family != SHK_NATIVE) json_object_set_new(o, "hidden_activation", json_string("gelu_pytorch_tanh"));
-    if (c->rope_scale != 1) json_object_set_new(o, "rope_scaling", json_pack("{s:s,s:f}", "rope_type", "linear", "factor", c->rope_scale));
+    if (c->rope_scale != 1)
+        json_object_set_new(o, "rope_scaling", json_pack("{s:s,s:f}", "rope_type", "linear", "factor", c->rope_scale));
     write_layers(c, o);
     return o;
 }

@@ -39,7 +39,8 @@ static void rows(void *user, const shk_slot *s, int layer, int index, bool trans
         columns(stored(user, s, layer, index, !transposed), row, n, out);
         return;
     }
-    for (size_t i = 0; i < n; i++) shk_dequant_row(m->type, out + i * m->cols, (const char *)m->data + (row + i) * m->stride, m->cols);
+    for (size_t i = 0; i < n; i++)
+        shk_dequant_row(m->type, out + i * m->cols, (const char *)m->data + (row + i) * m->stride, m->cols);
 }
 
 static const shk_tensor *tensor_of(const shk_model *m, const shk_slot *s, int layer) {
@@ -71,7 +72,8 @@ static bool gguf_meta(void *user, shk_gguf_meta *out) {
     shk_config_to_gguf(&m->config, out, !m->tokenizer);
     for (size_t i = 0; i < m->gguf.n_meta; i++) { /* what a GGUF file says beside its config passes through */
         const char *key = m->gguf.meta[i].key;
-        static const char *const general[] = { "general.name", "general.basename", "general.size_label", "general.license", "general.type" };
+        static const char *const general[] = { "general.name", "general.basename", "general.size_label", "general.license",
+                                               "general.type" };
         bool pass = strncmp(key, "tokenizer.", 10) == 0 && m->tokenizer;
         has_text |= pass;
         for (size_t j = 0; j < sizeof general / sizeof *general; j++) pass |= strcmp(key, general[j]) == 0;
@@ -85,7 +87,7 @@ static shk_status directory(void *user, const char *dir, shk_error *err) {
     if (!m->tokenizer) return SHK_OK;
     shk_buffer path = { 0 };
     shk_status st = shk_buffer_printf(&path, "%s/tokenizer.model", dir) ? shk_tokenizer_write_model(m->tokenizer, path.data, err)
-                                                                         : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
+                                                                        : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
     shk_buffer_free(&path);
     return st;
 }

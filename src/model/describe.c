@@ -55,7 +55,8 @@ static json_t *layers_json(const shk_config *c) {
     json_t *list = json_array();
     for (uint32_t l = 0; l < c->n_layers; l++) {
         const shk_layer_config *lc = &c->layers[l];
-        json_t *o = json_pack("{s:s,s:s,s:I}", "mixer", shk_mixer_names[lc->mixer], "mlp", shk_mlp_names[lc->mlp], "ffn", (json_int_t)lc->ffn);
+        json_t *o = json_pack("{s:s,s:s,s:I}", "mixer", shk_mixer_names[lc->mixer], "mlp", shk_mlp_names[lc->mlp], "ffn",
+                              (json_int_t)lc->ffn);
         if (lc->mlp != SHK_MLP_GATED) json_object_set_new(o, "ffn_k", json_real(lc->active));
         if (lc->mixer == SHK_MIXER_RECURRENT) {
             json_object_set_new(o, "width", json_integer(c->lru_width));
@@ -98,15 +99,17 @@ shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err) {
     shk_str name = { shk_families[c->family].gguf, strlen(shk_families[c->family].gguf) };
     const shk_meta *title = m->is_gguf ? shk_gguf_find(&m->gguf, "general.name") : NULL;
     if (title) shk_meta_str(title, &name);
-    json_t *o = json_pack("{s:s,s:o*,s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:o,s:I,s:o,s:{s:f,s:f,s:f,s:f},s:o}",
-                          "family", shk_families[c->family].gguf, "name", json_stringn(name.data, name.n), "vocab", (json_int_t)c->vocab,
-                          "hidden", (json_int_t)c->hidden, "layers", layers_json(c), "parameters", (json_int_t)t.parameters,
-                          "bytes", "embedding", t.embedding, "output", t.output, "mixers", t.mixers, "mlps", t.mlps, "other", t.other, "total", t.all,
-                          "types", types_json(shk_model_tensors(m)), "context", (json_int_t)shk_model_context(m), "state_bytes", state,
-                          "per_token", "flops_dense", t.flops, "flops_skipping", t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping", t.bytes_skipping,
-                          "tokenizer", m->tokenizer ? json_pack("{s:s,s:I}", "kind", shk_tokenizer_kind(m->tokenizer), "size",
-                                                    (json_int_t)shk_tokenizer_vocab_size(m->tokenizer))
-                                        : json_null());
+    json_t *o =
+        json_pack("{s:s,s:o*,s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:o,s:I,s:o,s:{s:f,s:f,s:f,s:f},s:o}", "family",
+                  shk_families[c->family].gguf, "name", json_stringn(name.data, name.n), "vocab", (json_int_t)c->vocab, "hidden",
+                  (json_int_t)c->hidden, "layers", layers_json(c), "parameters", (json_int_t)t.parameters, "bytes", "embedding",
+                  t.embedding, "output", t.output, "mixers", t.mixers, "mlps", t.mlps, "other", t.other, "total", t.all, "types",
+                  types_json(shk_model_tensors(m)), "context", (json_int_t)shk_model_context(m), "state_bytes", state, "per_token",
+                  "flops_dense", t.flops, "flops_skipping", t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping",
+                  t.bytes_skipping, "tokenizer",
+                  m->tokenizer ? json_pack("{s:s,s:I}", "kind", shk_tokenizer_kind(m->tokenizer), "size",
+                                           (json_int_t)shk_tokenizer_vocab_size(m->tokenizer))
+                               : json_null());
     *json = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
     json_decref(o);
     return *json ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", m->path);

@@ -73,7 +73,8 @@ static shk_status logits(shk_model *m, const uint32_t *rows, float *const *out, 
     return SHK_OK;
 }
 
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err) {
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows,
+                             shk_error *err) {
     const shk_config *c = &m->config;
     bool altup = c->family == SHK_GEMMA3N;
     double scale = sqrt((double)c->hidden);

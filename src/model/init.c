@@ -1,4 +1,4 @@
-/* shk_init: random weights at any size, distributed as training starts from them (MODEL.md; Griffin, sec. 2.4). */
+/* shk_init: random weights at any size, distributed as training starts from them (docs/MODEL.md; Griffin, sec. 2.4). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static uint64_t slot_seed(const random_source *r, const shk_slot *s, int layer, 
 }
 
 static double scale_of(const random_source *r, const shk_slot *s, int layer, double fan_in) {
-    bool out = layer >= 0 && (s->at == offsetof(shk_layer, down) || s->at == offsetof(shk_layer, o) || s->at == offsetof(shk_layer, linear_out));
+    bool out = layer >= 0 &&
+               (s->at == offsetof(shk_layer, down) || s->at == offsetof(shk_layer, o) || s->at == offsetof(shk_layer, linear_out));
     if (s->role == SHK_ROLE_MAT && layer < 0 && s->dims[1] == DIM_PLE_ALL) fan_in = r->c->ple_dim;
     return out ? sqrt(2.0 / r->c->n_layers / fan_in) : sqrt(1.0 / fan_in);
 }

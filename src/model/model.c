@@ -48,7 +48,8 @@ static shk_status add_rope(shk_model *m, uint8_t *index, size_t half, double the
         const shk_rope *r = &m->ropes[*index];
         if (r->half == half && r->theta == theta && r->scale == scale) return SHK_OK;
     }
-    if (m->n_ropes == SHK_MAX_ROPES) return shk_fail(err, SHK_E_UNSUPPORTED, "%s: more than %d kinds of rotary embedding", m->path, SHK_MAX_ROPES);
+    if (m->n_ropes == SHK_MAX_ROPES)
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: more than %d kinds of rotary embedding", m->path, SHK_MAX_ROPES);
     shk_rope *r = &m->ropes[m->n_ropes];
     *r = (shk_rope){ half, theta, scale, shk_arena_alloc(m->arena, half, sizeof(double)), NULL };
     if (!r->freq) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", m->path);
@@ -66,8 +67,10 @@ static shk_status add_ropes(shk_model *m, shk_error *err) {
         if (lc->mixer == SHK_MIXER_RECURRENT) continue;
         bool spark = lc->mixer == SHK_MIXER_SPARK;
         size_t rotated = (size_t)(c->head_dim * c->rope_fraction);
-        shk_status st = add_rope(m, &m->layer_rope[l][0], (spark ? c->attn_rank : rotated) / 2, lc->rope_theta, lc->rope_scale, err);
-        if (!st && spark) st = add_rope(m, &m->layer_rope[l][1], (c->head_dim - c->attn_rank) / 2, lc->rope_theta, lc->rope_scale, err);
+        shk_status st =
+            add_rope(m, &m->layer_rope[l][0], (spark ? c->attn_rank : rotated) / 2, lc->rope_theta, lc->rope_scale, err);
+        if (!st && spark)
+            st = add_rope(m, &m->layer_rope[l][1], (c->head_dim - c->attn_rank) / 2, lc->rope_theta, lc->rope_scale, err);
         if (st) return st;
     }
     return SHK_OK;
@@ -86,22 +89,43 @@ static size_t place_buffers(shk_model *m, char *base) {
     const shk_config *c = &m->config;
     shk_buffers *b = &m->b;
     size_t T = SHK_PASS_ROWS, d = c->hidden, altup = c->family == SHK_GEMMA3N ? c->altup : 0, streams = altup ? altup : 1;
-    size_t q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim, w = uses(c, SHK_MIXER_RECURRENT) ? c->lru_width : 0;
+    size_t q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
+    size_t w = uses(c, SHK_MIXER_RECURRENT) ? c->lru_width : 0;
     struct {
         void *at;
         size_t n;
     } list[64] = {
-        { &b->x, streams * T * d }, { &b->n, T * d }, { &b->y, T * d },
-        { &b->q, T * q }, { &b->k, T * kv }, { &b->v, T * kv }, { &b->o, T * q },
-        { &b->rx, T * w }, { &b->ry, T * w }, { &b->gi, T * w }, { &b->ga, T * w },
-        { &b->g, T * c->ffn }, { &b->u, T * c->ffn },
-        { &b->active.ids, T * c->ffn }, { &b->active.value, T * c->ffn }, { &b->active.n, T }, { &b->kept, T * c->heads },
-        { &b->last, SHK_LOGIT_ROWS * d }, { &b->logits, (size_t)SHK_LOGIT_ROWS * c->vocab },
-        { &b->predicted, altup * T * d }, { &b->activated, altup ? T * d : 0 }, { &b->laurel, altup ? T * d : 0 },
-        { &b->low, T * c->laurel_rank }, { &b->routes, T * altup }, { &b->coefs, T * altup * altup },
-        { &b->ple, T * c->n_layers * c->ple_dim }, { &b->ple_proj, T * c->n_layers * c->ple_dim }, { &b->ple_gate, T * c->ple_dim },
+        { &b->x, streams * T * d },
+        { &b->n, T * d },
+        { &b->y, T * d },
+        { &b->q, T * q },
+        { &b->k, T * kv },
+        { &b->v, T * kv },
+        { &b->o, T * q },
+        { &b->rx, T * w },
+        { &b->ry, T * w },
+        { &b->gi, T * w },
+        { &b->ga, T * w },
+        { &b->g, T * c->ffn },
+        { &b->u, T * c->ffn },
+        { &b->active.ids, T * c->ffn },
+        { &b->active.value, T * c->ffn },
+        { &b->active.n, T },
+        { &b->kept, T * c->heads },
+        { &b->last, SHK_LOGIT_ROWS * d },
+        { &b->logits, (size_t)SHK_LOGIT_ROWS * c->vocab },
+        { &b->predicted, altup * T * d },
+        { &b->activated, altup ? T * d : 0 },
+        { &b->laurel, altup ? T * d : 0 },
+        { &b->low, T * c->laurel_rank },
+        { &b->routes, T * altup },
+        { &b->coefs, T * altup * altup },
+        { &b->ple, T * c->n_layers * c->ple_dim },
+        { &b->ple_proj, T * c->n_layers * c->ple_dim },
+        { &b->ple_gate, T * c->ple_dim },
     };
-    size_t n = 28, end = 0;
+    size_t n = 0, end = 0;
+    while (list[n].at) n++;
     for (size_t i = 0; i < m->n_ropes; i++, n++) {
         list[n].at = &m->ropes[i].table;
         list[n].n = T * 2 * m->ropes[i].half;
@@ -173,7 +197,8 @@ shk_status shk_model_load(shk_model **out, const char *path, const shk_model_par
     static const shk_model_params none = { 0 };
     if (!params) params = &none;
     *out = NULL;
-    if (params->threads < 0 || params->threads > 1024) return shk_fail(err, SHK_E_ARGUMENT, "%d threads: must be from 0 to 1024", params->threads);
+    if (params->threads < 0 || params->threads > 1024)
+        return shk_fail(err, SHK_E_ARGUMENT, "%d threads: must be from 0 to 1024", params->threads);
     if (params->window_extra < 0 || params->window_extra > 1 << 20)
         return shk_fail(err, SHK_E_ARGUMENT, "window_extra %d: must be from 0 to %d", params->window_extra, 1 << 20);
     shk_model *m = shk_calloc(1, sizeof *m);
@@ -244,7 +269,8 @@ static json_t *counts_json(const shk_model *m, const shk_counts *counts, size_t 
 }
 
 shk_status shk_model_recorded(const shk_model *m, char **json, shk_error *err) {
-    json_t *o = json_pack("{s:o,s:o}", "ffn", counts_json(m, m->ffn_counts, 1), "attn", counts_json(m, m->attn_counts, m->config.heads));
+    json_t *o =
+        json_pack("{s:o,s:o}", "ffn", counts_json(m, m->ffn_counts, 1), "attn", counts_json(m, m->attn_counts, m->config.heads));
     *json = o ? json_dumps(o, 0) : NULL;
     json_decref(o);
     return *json ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for the recorded counts");

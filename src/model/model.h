@@ -67,8 +67,10 @@ struct shk_model {
 const shk_tensors *shk_model_tensors(const shk_model *m);
 
 /* One pass: updates the sequences' states and, for the rows listed, gives logits. `rows` and `out` [n_rows]: row of the pass,
- * where its [vocab] values go (host). The caller holds the lock. Fails only with SHK_E_NUMERIC or, while recording, SHK_E_MEMORY. */
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err);
+ * where its [vocab] values go (host). The caller holds the lock. Fails only with SHK_E_NUMERIC or, while
+ * recording, SHK_E_MEMORY. */
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows,
+                             shk_error *err);
 
 /* ---- the pieces of forward: one file a kind. y, n [T, d]; l counts layers ---- */
 void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);
@@ -86,7 +88,7 @@ char *shk_session_state(shk_session *s); /* device memory; a test looks into it 
 /* Places every layer's state for sequences of up to `context` tokens; returns the bytes in all, SIZE_MAX on overflow. */
 size_t shk_state_layout(const shk_config *c, uint64_t context, shk_state_layer *layers);
 
-/* A block of a state: `heads` groups of `rows` rows. After pos tokens the first min(pos, rows) rows of each group hold something. */
+/* A block of a state: `heads` groups of `rows` rows. After pos tokens the first min(pos, rows) rows of each group are filled. */
 typedef struct shk_region {
     size_t offset, heads, rows, row_bytes;
 } shk_region;

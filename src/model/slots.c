@@ -16,18 +16,37 @@ enum {
 #define MAT(field) L(field), SHK_ROLE_MAT
 #define VEC(field) L(field), SHK_ROLE_VEC
 #define NORM(field) L(field), SHK_ROLE_NORM
+#define PLAIN(field) L(field), SHK_ROLE_PLAIN
+#define CONV(field) L(field), SHK_ROLE_CONV
+#define LAMBDA(field) L(field), SHK_ROLE_LAMBDA
+#define DOWN(field) L(field), SHK_ROLE_DOWN
+#define TABLE(field) W(field), SHK_ROLE_MAT
+#define STACK(field) W(field), SHK_ROLE_STACK
+#define BLOCK_MATRIX { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK }
 
 const shk_slot shk_slots[] = {
     /* the model itself */
-    { ALL, 0, 0, "embed_tokens.weight", "token_embd.weight", W(embed), SHK_ROLE_MAT, { DIM_VOCAB, DIM_HIDDEN } },
-    { ALL, 0, 0, "/lm_head.weight", "output.weight", W(output), SHK_ROLE_MAT, { DIM_VOCAB, DIM_HIDDEN }, .optional = true },
+    { ALL, 0, 0, "embed_tokens.weight", "token_embd.weight", TABLE(embed), { DIM_VOCAB, DIM_HIDDEN } },
+    { ALL, 0, 0, "/lm_head.weight", "output.weight", TABLE(output), { DIM_VOCAB, DIM_HIDDEN }, .optional = true },
     { GEMMAS | SH, 0, 0, "norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
     { RG, 0, 0, "final_norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
-    { G3N, 0, 0, "embed_tokens_per_layer.weight", "per_layer_token_embd.weight", W(ple_embed), SHK_ROLE_MAT, { DIM_PLE_VOCAB, DIM_PLE_ALL } },
-    { G3N, 0, 0, "per_layer_model_projection.weight", "per_layer_model_proj.weight", W(ple_model_proj), SHK_ROLE_MAT, { DIM_PLE_ALL, DIM_HIDDEN } },
+    { G3N, 0, 0, "embed_tokens_per_layer.weight", "per_layer_token_embd.weight", TABLE(ple_embed), { DIM_PLE_VOCAB, DIM_PLE_ALL } },
+    { G3N,
+      0,
+      0,
+      "per_layer_model_projection.weight",
+      "per_layer_model_proj.weight",
+      TABLE(ple_model_proj),
+      { DIM_PLE_ALL, DIM_HIDDEN } },
     { G3N, 0, 0, "per_layer_projection_norm.weight", "per_layer_proj_norm.weight", W(ple_proj_norm), SHK_ROLE_NORM, { DIM_PLE } },
-    { G3N, 0, 0, "altup_projections.%d.weight", "altup_proj.weight", W(altup_proj), SHK_ROLE_STACK, { DIM_HIDDEN, DIM_HIDDEN } },
-    { G3N, 0, 0, "altup_unembed_projections.%d.weight", "altup_unembd_proj.weight", W(altup_unembed), SHK_ROLE_STACK, { DIM_HIDDEN, DIM_HIDDEN } },
+    { G3N, 0, 0, "altup_projections.%d.weight", "altup_proj.weight", STACK(altup_proj), { DIM_HIDDEN, DIM_HIDDEN } },
+    { G3N,
+      0,
+      0,
+      "altup_unembed_projections.%d.weight",
+      "altup_unembd_proj.weight",
+      STACK(altup_unembed),
+      { DIM_HIDDEN, DIM_HIDDEN } },
 
     /* norms */
     { GEMMAS, ANY, ANY_MLP, "input_layernorm.weight", "attn_norm.weight", NORM(pre_mixer_norm), { DIM_HIDDEN } },
@@ -66,45 +85,69 @@ const shk_slot shk_slots[] = {
     { RG, REC, ANY_MLP, "temporal_block.linear_y.bias", "rec_y.bias", VEC(linear_y_bias), { DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.linear_out.weight", "rec_output.weight", MAT(linear_out), { DIM_HIDDEN, DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.linear_out.bias", "rec_output.bias", VEC(linear_out_bias), { DIM_HIDDEN } },
-    { RG, REC, ANY_MLP, "temporal_block.conv_1d.weight", "rec_conv.weight", L(conv), SHK_ROLE_CONV, { DIM_LRU, DIM_TAPS } },
+    { RG, REC, ANY_MLP, "temporal_block.conv_1d.weight", "rec_conv.weight", CONV(conv), { DIM_LRU, DIM_TAPS } },
     { RG, REC, ANY_MLP, "temporal_block.conv_1d.bias", "rec_conv.bias", VEC(conv_bias), { DIM_LRU } },
-    { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_weight", "rec_gate_i.weight", L(input_gate), SHK_ROLE_PLAIN, { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK } },
-    { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_bias", "rec_gate_i.bias", VEC(input_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
-    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_gate_weight", "rec_gate_a.weight", L(recurrence_gate), SHK_ROLE_PLAIN, { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK } },
-    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_gate_bias", "rec_gate_a.bias", VEC(recurrence_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
-    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_param", "rec_lambda", L(lambda), SHK_ROLE_LAMBDA, { DIM_LRU } },
+    { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_weight", "rec_gate_i.weight", PLAIN(input_gate), BLOCK_MATRIX },
+    { RG,
+      REC,
+      ANY_MLP,
+      "temporal_block.rg_lru.input_gate_bias",
+      "rec_gate_i.bias",
+      VEC(input_gate_bias),
+      { DIM_BLOCKS, DIM_BLOCK } },
+    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_gate_weight", "rec_gate_a.weight", PLAIN(recurrence_gate), BLOCK_MATRIX },
+    { RG,
+      REC,
+      ANY_MLP,
+      "temporal_block.rg_lru.recurrent_gate_bias",
+      "rec_gate_a.bias",
+      VEC(recurrence_gate_bias),
+      { DIM_BLOCKS, DIM_BLOCK } },
+    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_param", "rec_lambda", LAMBDA(lambda), { DIM_LRU } },
     { SH, REC, ANY_MLP, "mixer.linear_x.weight", "rec_x.weight", MAT(linear_x), { DIM_LRU, DIM_HIDDEN } },
     { SH, REC, ANY_MLP, "mixer.linear_x.bias", "rec_x.bias", VEC(linear_x_bias), { DIM_LRU } },
     { SH, REC, ANY_MLP, "mixer.linear_y.weight", "rec_y.weight", MAT(linear_y), { DIM_LRU, DIM_HIDDEN } },
     { SH, REC, ANY_MLP, "mixer.linear_y.bias", "rec_y.bias", VEC(linear_y_bias), { DIM_LRU } },
     { SH, REC, ANY_MLP, "mixer.linear_out.weight", "rec_output.weight", MAT(linear_out), { DIM_HIDDEN, DIM_LRU } },
     { SH, REC, ANY_MLP, "mixer.linear_out.bias", "rec_output.bias", VEC(linear_out_bias), { DIM_HIDDEN } },
-    { SH, REC, ANY_MLP, "mixer.conv.weight", "rec_conv.weight", L(conv), SHK_ROLE_CONV, { DIM_LRU, DIM_TAPS } },
+    { SH, REC, ANY_MLP, "mixer.conv.weight", "rec_conv.weight", CONV(conv), { DIM_LRU, DIM_TAPS } },
     { SH, REC, ANY_MLP, "mixer.conv.bias", "rec_conv.bias", VEC(conv_bias), { DIM_LRU } },
-    { SH, REC, ANY_MLP, "mixer.input_gate.weight", "rec_gate_i.weight", L(input_gate), SHK_ROLE_PLAIN, { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK } },
+    { SH, REC, ANY_MLP, "mixer.input_gate.weight", "rec_gate_i.weight", PLAIN(input_gate), BLOCK_MATRIX },
     { SH, REC, ANY_MLP, "mixer.input_gate.bias", "rec_gate_i.bias", VEC(input_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
-    { SH, REC, ANY_MLP, "mixer.recurrence_gate.weight", "rec_gate_a.weight", L(recurrence_gate), SHK_ROLE_PLAIN, { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK } },
+    { SH, REC, ANY_MLP, "mixer.recurrence_gate.weight", "rec_gate_a.weight", PLAIN(recurrence_gate), BLOCK_MATRIX },
     { SH, REC, ANY_MLP, "mixer.recurrence_gate.bias", "rec_gate_a.bias", VEC(recurrence_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
-    { SH, REC, ANY_MLP, "mixer.lambda", "rec_lambda", L(lambda), SHK_ROLE_LAMBDA, { DIM_LRU } },
+    { SH, REC, ANY_MLP, "mixer.lambda", "rec_lambda", LAMBDA(lambda), { DIM_LRU } },
 
     /* feed-forward */
     { GEMMAS | SH, ANY, GATED, "mlp.gate_proj.weight", "ffn_gate.weight", MAT(gate), { DIM_FFN, DIM_HIDDEN } },
     { GEMMAS | SH, ANY, GATED, "mlp.up_proj.weight", "ffn_up.weight", MAT(up), { DIM_FFN, DIM_HIDDEN } },
-    { GEMMAS | SH, ANY, ANY_MLP, "mlp.down_proj.weight", "ffn_down.weight", L(down), SHK_ROLE_DOWN, { DIM_HIDDEN, DIM_FFN } },
+    { GEMMAS | SH, ANY, ANY_MLP, "mlp.down_proj.weight", "ffn_down.weight", DOWN(down), { DIM_HIDDEN, DIM_FFN } },
     { SH, ANY, SPARK, "mlp.predictor.weight", "ffn_predictor.weight", MAT(predictor), { DIM_FFN, DIM_RANK } },
     { SH, ANY, SPARK, "mlp.up_proj.weight", "ffn_up.weight", MAT(up), { DIM_FFN, DIM_REST } },
     { RG, ANY, ANY_MLP, "mlp_block.gate_proj.weight", "ffn_gate.weight", MAT(gate), { DIM_FFN, DIM_HIDDEN } },
     { RG, ANY, ANY_MLP, "mlp_block.gate_proj.bias", "ffn_gate.bias", VEC(gate_bias), { DIM_FFN } },
     { RG, ANY, ANY_MLP, "mlp_block.up_proj.weight", "ffn_up.weight", MAT(up), { DIM_FFN, DIM_HIDDEN } },
     { RG, ANY, ANY_MLP, "mlp_block.up_proj.bias", "ffn_up.bias", VEC(up_bias), { DIM_FFN } },
-    { RG, ANY, ANY_MLP, "mlp_block.down_proj.weight", "ffn_down.weight", L(down), SHK_ROLE_DOWN, { DIM_HIDDEN, DIM_FFN } },
+    { RG, ANY, ANY_MLP, "mlp_block.down_proj.weight", "ffn_down.weight", DOWN(down), { DIM_HIDDEN, DIM_FFN } },
     { RG, ANY, ANY_MLP, "mlp_block.down_proj.bias", "ffn_down.bias", VEC(down_bias), { DIM_HIDDEN } },
 
     /* Gemma 3n */
-    { G3N, ANY, ANY_MLP, "altup.modality_router.weight", "altup_router.weight", L(altup_router), SHK_ROLE_PLAIN, { DIM_ALTUP, DIM_HIDDEN } },
+    { G3N, ANY, ANY_MLP, "altup.modality_router.weight", "altup_router.weight", PLAIN(altup_router), { DIM_ALTUP, DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "altup.router_norm.weight", "altup_router_norm.weight", NORM(altup_router_norm), { DIM_HIDDEN } },
-    { G3N, ANY, ANY_MLP, "altup.prediction_coefs.weight", "altup_predict_coef.weight", L(altup_predict), SHK_ROLE_PLAIN, { DIM_ALTUP2, DIM_ALTUP } },
-    { G3N, ANY, ANY_MLP, "altup.correction_coefs.weight", "altup_correct_coef.weight", L(altup_correct), SHK_ROLE_PLAIN, { DIM_ALTUP, DIM_ALTUP } },
+    { G3N,
+      ANY,
+      ANY_MLP,
+      "altup.prediction_coefs.weight",
+      "altup_predict_coef.weight",
+      PLAIN(altup_predict),
+      { DIM_ALTUP2, DIM_ALTUP } },
+    { G3N,
+      ANY,
+      ANY_MLP,
+      "altup.correction_coefs.weight",
+      "altup_correct_coef.weight",
+      PLAIN(altup_correct),
+      { DIM_ALTUP, DIM_ALTUP } },
     { G3N, ANY, ANY_MLP, "altup.correct_output_scale", "altup_correct_scale.weight", VEC(altup_scale), { DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "laurel.linear_left.weight", "laurel_l.weight", MAT(laurel_left), { DIM_LAUREL, DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "laurel.linear_right.weight", "laurel_r.weight", MAT(laurel_right), { DIM_HIDDEN, DIM_LAUREL } },
@@ -164,7 +207,8 @@ unsigned shk_slot_shape(const shk_slot *s, const shk_config *c, int layer, uint6
 void shk_slot_name(char *buf, size_t size, const shk_slot *s, int layer, int index, const char *prefix) {
     char tail[128];
     if (!prefix) snprintf(tail, sizeof tail, "%s", s->gguf);
-    else if (s->role == SHK_ROLE_STACK) snprintf(tail, sizeof tail, "%.*s%d%s", (int)(strchr(s->hf, '%') - s->hf), s->hf, index, strchr(s->hf, '%') + 2);
+    else if (s->role == SHK_ROLE_STACK)
+        snprintf(tail, sizeof tail, "%.*s%d%s", (int)(strchr(s->hf, '%') - s->hf), s->hf, index, strchr(s->hf, '%') + 2);
     else snprintf(tail, sizeof tail, "%s", s->hf);
     if (prefix && tail[0] == '/') snprintf(buf, size, "%s", tail + 1);
     else if (layer < 0) snprintf(buf, size, "%s%s", prefix ? prefix : "", tail);

@@ -37,7 +37,8 @@ static shk_status check_shape(const loader *l, const shk_tensor *t, const uint64
     for (unsigned i = 0; i + 1 < n; i++) lead_have *= have[i];
     for (unsigned i = 0; i + 1 < w; i++) lead_want *= squeezed[i];
     bool vector = n == 1 || w == 1; /* one of them is flat: only the number of values counts */
-    bool same = vector ? lead_have * have[n - 1] == lead_want * squeezed[w - 1] : lead_have == lead_want && have[n - 1] == squeezed[w - 1];
+    bool same =
+        vector ? lead_have * have[n - 1] == lead_want * squeezed[w - 1] : lead_have == lead_want && have[n - 1] == squeezed[w - 1];
     if (same) return SHK_OK;
     return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s has shape %s, the config wants %s", l->t->path, t->name,
                     shk_shape_string(a, sizeof a, t->shape, t->n_dims), shk_shape_string(b, sizeof b, want, n_want));
@@ -47,9 +48,12 @@ static bool is_float(shk_type type) { return type != SHK_F64 && (type < SHK_I8 |
 
 static shk_status place_mat(const loader *l, shk_mat *m, const shk_tensor *t, size_t rows, size_t cols, size_t first_row) {
     size_t stride;
-    if (!is_float(t->type)) return shk_fail(l->err, SHK_E_UNSUPPORTED, "%s: tensor %s has type %s, which no matrix may have", l->t->path, t->name, shk_type_of(t->type)->name);
+    if (!is_float(t->type))
+        return shk_fail(l->err, SHK_E_UNSUPPORTED, "%s: tensor %s has type %s, which no matrix may have", l->t->path, t->name,
+                        shk_type_of(t->type)->name);
     if (!shk_row_bytes(t->type, cols, &stride) || cols > 1 << 18)
-        return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s: rows of %zu values cannot be %s", l->t->path, t->name, cols, shk_type_of(t->type)->name);
+        return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s: rows of %zu values cannot be %s", l->t->path, t->name, cols,
+                        shk_type_of(t->type)->name);
     *m = (shk_mat){ (const char *)t->data + first_row * stride, t->type, rows, cols, stride };
     return SHK_OK;
 }
@@ -63,12 +67,14 @@ static float *copy_f32(const loader *l, const shk_tensor *t) {
 
 static shk_status place_vector(const loader *l, const float **out, const shk_tensor *t, const shk_slot *s) {
     if (t->type != SHK_F32 && t->type != SHK_F16 && t->type != SHK_BF16)
-        return shk_fail(l->err, SHK_E_UNSUPPORTED, "%s: tensor %s has type %s; a vector must be f32, f16 or bf16", l->t->path, t->name, shk_type_of(t->type)->name);
+        return shk_fail(l->err, SHK_E_UNSUPPORTED, "%s: tensor %s has type %s; a vector must be f32, f16 or bf16", l->t->path,
+                        t->name, shk_type_of(t->type)->name);
     float *v = copy_f32(l, t);
     size_t n = t->n_elem;
     if (!v) return shk_fail(l->err, SHK_E_MEMORY, "%s: no memory for tensor %s", l->t->path, t->name);
     for (size_t i = 0; i < n; i++)
-        if (!isfinite(v[i])) return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s: value %zu is not finite", l->t->path, t->name, i);
+        if (!isfinite(v[i]))
+            return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s: value %zu is not finite", l->t->path, t->name, i);
     if (s->role == SHK_ROLE_NORM && l->prefix && shk_families[l->c->family].norm_minus_one)
         for (size_t i = 0; i < n; i++) v[i] += 1.0f;
     if (s->role == SHK_ROLE_LAMBDA)
@@ -139,7 +145,9 @@ static shk_status place(const loader *l, char *base, const shk_slot *s, int laye
         switch (s->role) {
         case SHK_ROLE_MAT:
         case SHK_ROLE_PLAIN: st = place_mat(l, (shk_mat *)(void *)(base + s->at), t, rows, cols, 0); break;
-        case SHK_ROLE_STACK: st = place_mat(l, (shk_mat *)(void *)(base + s->at) + i, t, rows, cols, l->prefix ? 0 : rows * (size_t)i); break;
+        case SHK_ROLE_STACK:
+            st = place_mat(l, (shk_mat *)(void *)(base + s->at) + i, t, rows, cols, l->prefix ? 0 : rows * (size_t)i);
+            break;
         case SHK_ROLE_DOWN: st = place_down(l, (shk_layer *)(void *)base, t, layer, transposed); break;
         default: st = place_vector(l, (const float **)(void *)(base + s->at), t, s);
         }
@@ -148,7 +156,8 @@ static shk_status place(const loader *l, char *base, const shk_slot *s, int laye
     return SHK_OK;
 }
 
-shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tensors *t, const char *prefix, shk_arena *arena, shk_error *err) {
+shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tensors *t, const char *prefix, shk_arena *arena,
+                            shk_error *err) {
     loader l = { c, t, prefix, arena, err };
     memset(w, 0, sizeof *w);
     w->layers = shk_arena_alloc(arena, c->n_layers, sizeof *w->layers);
@@ -184,7 +193,8 @@ shk_status shk_weights_check_finite(const shk_tensors *t, shk_error *err) {
             size_t n = x->n_elem - j < PIECE ? x->n_elem - j : PIECE;
             shk_dequant_row(x->type, v, (const char *)x->data + j / info->block * info->bytes, n);
             for (size_t k = 0; k < n; k++)
-                if (!isfinite(v[k])) return shk_fail(err, SHK_E_NUMERIC, "%s: tensor %s: value %zu is not finite", t->path, x->name, j + k);
+                if (!isfinite(v[k]))
+                    return shk_fail(err, SHK_E_NUMERIC, "%s: tensor %s: value %zu is not finite", t->path, x->name, j + k);
         }
     }
     return SHK_OK;

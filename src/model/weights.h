@@ -88,7 +88,8 @@ void shk_slot_name(char *buf, size_t size, const shk_slot *s, int layer, int ind
 bool shk_layer_sparse(const shk_config *c, int layer);
 
 /* Finds, checks and places every tensor. `prefix` as above. Copies come from the arena. */
-shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tensors *t, const char *prefix, shk_arena *arena, shk_error *err);
+shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tensors *t, const char *prefix, shk_arena *arena,
+                            shk_error *err);
 
 /* Where safetensors of this model have their names: "model." or what multimodal checkpoints use. */
 const char *shk_weights_prefix(const shk_tensors *t);

@@ -45,7 +45,9 @@ static bool is_writable(shk_type t) {
 static bool is_plain(shk_type t) { return t == SHK_F32 || t == SHK_F16 || t == SHK_BF16; }
 
 /* Words are looked up in the embeddings and scored by them: 4 bits would cost more quality there than they save. */
-static bool is_embedding(const shk_slot *s, int layer) { return layer < 0 && (s->dims[0] == DIM_VOCAB || s->dims[0] == DIM_PLE_VOCAB); }
+static bool is_embedding(const shk_slot *s, int layer) {
+    return layer < 0 && (s->dims[0] == DIM_VOCAB || s->dims[0] == DIM_PLE_VOCAB);
+}
 
 static shk_type type_for(const job *j, const shk_slot *s, int layer, size_t cols) {
     shk_type own = j->source->type(j->source->user, s, layer), type = j->keep ? own : j->type;
@@ -91,8 +93,8 @@ static shk_status add_item(job *j, const shk_slot *s, int layer, int index, shk_
     if (!shk_row_bytes(t->type, t->n_elem, &t->n_bytes))
         return shk_fail(err, SHK_E_ARGUMENT, "%s: tensor %s is too large", j->out, name);
     if (!j->gguf && !is_plain(t->type))
-        return shk_fail(err, SHK_E_ARGUMENT, "%s: safetensors cannot hold tensor %s as %s: ask for type f32, bf16 or f16", j->out, name,
-                        shk_type_of(t->type)->name);
+        return shk_fail(err, SHK_E_ARGUMENT, "%s: safetensors cannot hold tensor %s as %s: ask for type f32, bf16 or f16", j->out,
+                        name, shk_type_of(t->type)->name);
     j->n++;
     return SHK_OK;
 }
@@ -138,7 +140,8 @@ static void fill_range(void *ctx, int thread, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++) shk_quant_row(f->t->type, f->bytes + i * f->stride, f->values + i * f->cols, f->cols);
 }
 
-static shk_status fill_matrix(const job *j, const item *it, const shk_tensor *t, int index, size_t rows, size_t cols, shk_writer *w, shk_error *err) {
+static shk_status fill_matrix(const job *j, const item *it, const shk_tensor *t, int index, size_t rows, size_t cols, shk_writer *w,
+                              shk_error *err) {
     fill_args f = { .j = j, .it = it, .t = t, .index = index, .cols = cols };
     const shk_mat *m = j->source->stored(j->source->user, it->slot, it->layer, index, it->transposed);
     shk_row_bytes(t->type, cols, &f.stride);
@@ -147,7 +150,8 @@ static shk_status fill_matrix(const job *j, const item *it, const shk_tensor *t,
         return SHK_OK;
     }
     if (!is_writable(t->type))
-        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: values cannot be written as %s", j->out, t->name, shk_type_of(t->type)->name);
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: tensor %s: values cannot be written as %s", j->out, t->name,
+                        shk_type_of(t->type)->name);
     f.values = shk_calloc(ROWS * cols, sizeof(float));
     f.bytes = shk_calloc(ROWS, f.stride);
     if (f.values && f.bytes)
@@ -182,7 +186,8 @@ static shk_status fill(void *user, const shk_tensor *t, shk_writer *w, shk_error
     int parts = it->index < 0 ? (int)t->shape[0] : 1;
     size_t cols = (size_t)t->shape[t->n_dims - 1], rows = t->n_elem / cols / (size_t)parts;
     shk_status st = SHK_OK;
-    for (int k = 0; !st && k < parts; k++) st = fill_matrix(j, it, t, parts > 1 ? k : it->index < 0 ? 0 : it->index, rows, cols, w, err);
+    for (int k = 0; !st && k < parts; k++)
+        st = fill_matrix(j, it, t, parts > 1 ? k : it->index < 0 ? 0 : it->index, rows, cols, w, err);
     return st;
 }
 
@@ -205,7 +210,10 @@ static shk_status write_directory(job *j, shk_error *err) {
         return shk_fail(err, SHK_E_ARGUMENT, "%s: the name is too long", j->out);
     shk_status st = shk_safetensors_write(path, j->tensors, j->n, fill, j, err);
     if (!st) st = j->source->directory(j->source->user, j->out, err);
-    json_t *config = st ? NULL : shk_config_to_json(j->c, j->type == SHK_F32 ? "float32" : j->type == SHK_F16 ? "float16" : "bfloat16");
+    json_t *config = st ? NULL
+                        : shk_config_to_json(j->c, j->type == SHK_F32   ? "float32"
+                                                   : j->type == SHK_F16 ? "float16"
+                                                                        : "bfloat16");
     char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     if (!st && !text) st = shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
     snprintf(path, sizeof path, "%s/config.json", j->out); /* last: a directory without it is no model */
@@ -226,7 +234,8 @@ static shk_status write_directory(job *j, shk_error *err) {
 shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const char *type, shk_error *err) {
     size_t n = strlen(out);
     job j = { .c = c, .source = source, .out = out, .gguf = n > 5 && strcmp(out + n - 5, ".gguf") == 0, .keep = !type };
-    if (type && (!shk_type_parse(type, &j.type) || !is_writable(j.type))) return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
+    if (type && (!shk_type_parse(type, &j.type) || !is_writable(j.type)))
+        return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
     shk_status st = shk_pool_new(&j.pool, shk_cpu_count(), err);
     if (st) return st;
     if (!type) j.type = source->type(source->user, &shk_slots[0], -1);

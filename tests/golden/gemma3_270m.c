@@ -178,8 +178,8 @@ int main(void) {
     size_t i;
     json_t *c, *cases = json_object_get(fixture, "cases");
     NEED(json_array_size(cases) > 0, "the fixture has no cases");
-    json_array_foreach(cases, i, c) check_case(c);
-    check_likelihood(json_object_get(fixture, "likelihood"));
+    json_array_foreach(cases, i, c) if (!i || !test_short()) check_case(c);
+    if (!test_short()) check_likelihood(json_object_get(fixture, "likelihood"));
     json_decref(fixture);
     shk_model_free(model);
     return test_done();

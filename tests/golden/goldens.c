@@ -78,14 +78,16 @@ static void test_laws(golden *g, const float *whole) {
     float *a = malloc(g->T * g->V * sizeof *a), *b = malloc(g->V * sizeof *b);
     shk_session *s = session(g), *s2 = session(g), *fork, *restored = session(g);
     for (size_t t = 0; t < g->T; t++) advance(g, s, g->tokens + t, 1, a + t * g->V, 0);
-    CHECK(memcmp(a, whole, g->T * g->V * sizeof *a) == 0, "%s: steps differ from prefill by %g", g->name, worst(a, whole, g->T * g->V));
+    CHECK(memcmp(a, whole, g->T * g->V * sizeof *a) == 0, "%s: steps differ from prefill by %g", g->name,
+          worst(a, whole, g->T * g->V));
     shk_session_reset(s);
     CHECK(shk_session_position(s) == 0, "%s: reset", g->name);
     for (size_t t = 0, n = 1; t < g->T; t += n, n = n % 17 + 3) {
         size_t k = t + n > g->T ? g->T - t : n;
         advance(g, s, g->tokens + t, k, a + t * g->V, 1);
     }
-    CHECK(memcmp(a, whole, g->T * g->V * sizeof *a) == 0, "%s: chunks differ from the whole by %g", g->name, worst(a, whole, g->T * g->V));
+    CHECK(memcmp(a, whole, g->T * g->V * sizeof *a) == 0, "%s: chunks differ from the whole by %g", g->name,
+          worst(a, whole, g->T * g->V));
 
     shk_session_reset(s);
     size_t half = g->T / 2 + 1, at = 0;
@@ -109,7 +111,8 @@ static void test_laws(golden *g, const float *whole) {
     for (int i = 0; i < 2; i++) {
         CHECK(shk_session_position(copies[i]) == at, "%s: position of a copy", g->name);
         advance(g, copies[i], g->tokens + at, g->T - at, a + at * g->V, 1);
-        CHECK(memcmp(a + at * g->V, whole + at * g->V, (g->T - at) * g->V * sizeof *a) == 0, "%s: %s differs", g->name, i ? "restored" : "fork");
+        CHECK(memcmp(a + at * g->V, whole + at * g->V, (g->T - at) * g->V * sizeof *a) == 0, "%s: %s differs", g->name,
+              i ? "restored" : "fork");
         shk_session_free(copies[i]);
     }
     shk_session_free(s);
@@ -156,7 +159,8 @@ static void test(golden *g) {
     char file[600];
     snprintf(file, sizeof file, "%s/golden.safetensors", g->path);
     OK(shk_safetensors_open(&g->t, file, &err));
-    const shk_tensor *tokens = shk_tensors_find(&g->t, "tokens"), *logits = shk_tensors_find(&g->t, "logits"), *greedy = shk_tensors_find(&g->t, "greedy");
+    const shk_tensor *tokens = shk_tensors_find(&g->t, "tokens"), *logits = shk_tensors_find(&g->t, "logits"),
+                     *greedy = shk_tensors_find(&g->t, "greedy");
     NEED(tokens && logits && greedy, "%s: tokens, logits, greedy", file);
     g->T = tokens->n_elem, g->G = greedy->n_elem, g->V = (size_t)logits->shape[1];
     g->tokens = tokens->data, g->greedy = greedy->data, g->logits = logits->data;
@@ -171,7 +175,8 @@ static void test(golden *g) {
         load(g, i == 0 ? 1 : 3, i == 2);
         shk_session *s = session(g);
         advance(g, s, g->tokens, g->T, other, 1);
-        CHECK(memcmp(other, whole, g->T * g->V * sizeof *whole) == 0, "%s: variant %d differs by %g", g->name, i, worst(other, whole, g->T * g->V));
+        CHECK(memcmp(other, whole, g->T * g->V * sizeof *whole) == 0, "%s: variant %d differs by %g", g->name, i,
+              worst(other, whole, g->T * g->V));
         shk_session_free(s);
         shk_model_free(g->m);
     }

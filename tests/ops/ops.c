@@ -64,7 +64,8 @@ static void test_elements(size_t n) {
     ops->mul(dev, device[2], x, y, n);
     for (size_t i = 0; i < n; i++) near("mul", i, fetch(2, n)[i], (double)a[i] * host[1][i], fabs((double)a[i] * host[1][i]), 1);
     ops->scale(dev, device[2], n, 0.3f);
-    for (size_t i = 0; i < n; i++) near("scale", i, fetch(2, n)[i], (double)(a[i] * host[1][i]) * 0.3f, fabs((double)a[i] * host[1][i]), 1);
+    for (size_t i = 0; i < n; i++)
+        near("scale", i, fetch(2, n)[i], (double)(a[i] * host[1][i]) * 0.3f, fabs((double)a[i] * host[1][i]), 1);
     ops->gelu_mul(dev, device[2], x, NULL, n);
     fetch(2, n);
     for (size_t i = 0; i < n; i++) near("gelu", i, host[2][i], gelu(a[i]), fabs(a[i]), 8);
@@ -103,7 +104,8 @@ static void test_rows(size_t T, size_t n) {
     fetch(4, T * n);
     for (size_t t = 0; t < T; t++) {
         double a = 0, b = 0;
-        for (size_t i = 0; i < n; i++) a += (double)host[0][t * n + i] * host[0][t * n + i], b += (double)y[t * n + i] * y[t * n + i];
+        for (size_t i = 0; i < n; i++)
+            a += (double)host[0][t * n + i] * host[0][t * n + i], b += (double)y[t * n + i] * y[t * n + i];
         for (size_t i = 0; i < n; i++) {
             double want = y[t * n + i] * sqrt(a / b);
             near("match_rms", t * n + i, host[4][t * n + i], want, fabs(want), 4 + (double)n);
@@ -179,7 +181,8 @@ static double threshold(const double *s, size_t n, double k) {
 }
 
 /* The attention of one query by its definition; kept: how many positions it goes to, -1 if one is within rounding of the threshold. */
-static void attend(double *o, int *kept, const float *q, const float *K, const float *V, size_t pos, size_t kv, const shk_attention *a) {
+static void attend(double *o, int *kept, const float *q, const float *K, const float *V, size_t pos, size_t kv,
+                   const shk_attention *a) {
     double s[STEPS], w[STEPS], theta = -INFINITY, top = -INFINITY, total = 0;
     size_t lo = a->window && pos + 1 > a->window ? pos + 1 - a->window : 0, n = pos + 1 - lo, r = a->rank ? a->rank : D;
     *kept = 0;
@@ -234,8 +237,11 @@ static void test_attention(size_t window, float softcap, size_t rank, double k) 
                 int kept;
                 attend(o, &kept, host[0] + t * QD + h * D, K[i], V[i], pos, h / (HEADS / KV), &a);
                 if (kept < 0) continue; /* may fall either way */
-                if (rank) CHECK(counts[t * HEADS + h] == (uint32_t)kept, "position %zu: %u kept, want %d", pos, counts[t * HEADS + h], kept);
-                for (size_t e = 0; e < D; e++) near("attention", e, host[3][t * QD + h * D + e], o[e], 2 * log1p(exp(D)), 2 * STEPS);
+                if (rank)
+                    CHECK(counts[t * HEADS + h] == (uint32_t)kept, "position %zu: %u kept, want %d", pos, counts[t * HEADS + h],
+                          kept);
+                for (size_t e = 0; e < D; e++)
+                    near("attention", e, host[3][t * QD + h * D + e], o[e], 2 * log1p(exp(D)), 2 * STEPS);
             }
         done[0] += n[0], done[1] += n[1];
         take = take * 3 % 20 + 1;
@@ -300,7 +306,8 @@ static void test_rope(void) {
                 size_t j = i - OFFSET;
                 if (i >= OFFSET && j < 2 * HALF) {
                     angle = (t < 2 ? 1000000.0 + (double)t : 7.0) * freq[j % HALF];
-                    want = j < HALF ? in[j] * cos(angle) - in[j + HALF] * sin(angle) : in[j] * cos(angle) + in[j - HALF] * sin(angle);
+                    want =
+                        j < HALF ? in[j] * cos(angle) - in[j + HALF] * sin(angle) : in[j] * cos(angle) + in[j - HALF] * sin(angle);
                 }
                 near("rope", i, host[0][(t * HEADS + h) * D + i], want, 2, 4);
             }
@@ -358,22 +365,31 @@ static void test_altup(void) {
                 double sum = host[0][at];
                 for (size_t i = 0; i < N; i++) sum += (double)host[1][(t * N + j) * N + i] * host[0][(i * T + t) * W + e];
                 near("altup_predict", at, predicted[at], sum, N + 1, N + 2);
-                double want = predicted[at] + (1.0 + host[2][t * N + j]) * ((double)host[3][t * W + e] - predicted[(ACTIVE * T + t) * W + e]);
+                double want =
+                    predicted[at] + (1.0 + host[2][t * N + j]) * ((double)host[3][t * W + e] - predicted[(ACTIVE * T + t) * W + e]);
                 near("altup_correct", at, host[4][at], want, 16, 4);
             }
 }
 
 static void test_quantile(void) {
-    static const double known[][2] = { /* p, Q(p) from tables of the normal distribution */
-        { 0.5, 0 }, { 0.92, 1.4050715603096329 }, { 0.95, 1.6448536269514722 }, { 0.975, 1.959963984540054 }, { 0.001, -3.0902323061678132 }, { 1e-10, -6.361340902404056 },
+    static const double known[][2] = {
+        /* p, Q(p) from tables of the normal distribution */
+        { 0.5, 0 },
+        { 0.92, 1.4050715603096329 },
+        { 0.95, 1.6448536269514722 },
+        { 0.975, 1.959963984540054 },
+        { 0.001, -3.0902323061678132 },
+        { 1e-10, -6.361340902404056 },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        CHECK(fabs(shk_normal_quantile(known[i][0]) - known[i][1]) < 1e-12, "Q(%g) = %.17g", known[i][0], shk_normal_quantile(known[i][0]));
+        CHECK(fabs(shk_normal_quantile(known[i][0]) - known[i][1]) < 1e-12, "Q(%g) = %.17g", known[i][0],
+              shk_normal_quantile(known[i][0]));
     for (double p = 1e-300; p < 1; p = p < 1e-3 ? p * 7 : p + 0.001) {
         double x = shk_normal_quantile(p), back = 0.5 * erfc(-x * M_SQRT1_2);
         CHECK(fabs(back - p) <= 1e-12 * p, "Q(%g) leads back to %.17g", p, back);
     }
-    CHECK(shk_normal_quantile(0) == -INFINITY && shk_normal_quantile(-1) == -INFINITY && shk_normal_quantile(1) == INFINITY, "ends");
+    CHECK(shk_normal_quantile(0) == -INFINITY && shk_normal_quantile(-1) == -INFINITY && shk_normal_quantile(1) == INFINITY,
+          "ends");
 }
 
 int main(void) {

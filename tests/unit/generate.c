@@ -15,9 +15,10 @@ static void write_tokenizer(const char *path) {
     fprintf(f, "{\"version\":\"1.0\",\"added_tokens\":[");
     const char *special[] = { "<pad>", "<eos>", "<bos>", "<unk>" };
     for (int i = 0; i < 4; i++) fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"special\":true}", i ? "," : "", i, special[i]);
-    fprintf(f, "],\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\\u2581\"},\"pre_tokenizer\":null,"
-               "\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"byte_fallback\":true,"
-               "\"fuse_unk\":true,\"merges\":[],\"vocab\":{");
+    fprintf(f,
+            "],\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\\u2581\"},\"pre_tokenizer\":null,"
+            "\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"byte_fallback\":true,"
+            "\"fuse_unk\":true,\"merges\":[],\"vocab\":{");
     for (int i = 0; i < 4; i++) fprintf(f, "\"%s\":%d,", special[i], i);
     for (int i = 0; i < 256; i++) fprintf(f, "\"<0x%02X>\":%d,", i, i + 4);
     for (int i = 260; i < 320; i++) fprintf(f, "\"\\u%04x\":%d%s", 0x400 + i - 260, i, i < 319 ? "," : "");
@@ -135,7 +136,8 @@ static void test_stops(shk_model *m) {
         g.stop = stops, g.n_stop = 2;
         shk_generated cut = generate(m, g, &h);
         size_t first = (size_t)((char *)memmem(whole.text, whole.n_text, stop, 5) - whole.text);
-        CHECK(cut.stop == SHK_STOP_STRING && cut.n_text == first && memcmp(cut.text, whole.text, first) == 0, "stop string at %zu", at);
+        CHECK(cut.stop == SHK_STOP_STRING && cut.n_text == first && memcmp(cut.text, whole.text, first) == 0, "stop string at %zu",
+              at);
         shk_generated_clear(&cut);
     }
     g.n_stop = 0;
@@ -167,7 +169,8 @@ static void test_seed_and_threads(void) {
         shk_generated out = generate(m, sampled(11, 120), &h);
         if (threads == 1) first = out;
         else {
-            CHECK(out.n_tokens == first.n_tokens && memcmp(out.tokens, first.tokens, out.n_tokens * sizeof *out.tokens) == 0, "%d threads", threads);
+            CHECK(out.n_tokens == first.n_tokens && memcmp(out.tokens, first.tokens, out.n_tokens * sizeof *out.tokens) == 0,
+                  "%d threads", threads);
             shk_generated_clear(&out);
         }
         shk_model_free(m);
@@ -181,7 +184,8 @@ static void test_limits(shk_model *m) {
     shk_generation g = { .prompt = prompt, .n_prompt = 4, .max_tokens = 100, .sampling = shk_sampling_default(), .ignore_end = 1 };
     NEED(shk_session_new(&s, m, 10, &err) == SHK_OK, "%s", err.message);
     NEED(shk_generate(s, &g, &out, &err) == SHK_OK, "%s", err.message);
-    CHECK(out.stop == SHK_STOP_LENGTH && out.n_tokens == 7 && shk_session_position(s) == 10, "a full context ends it: %zu", out.n_tokens);
+    CHECK(out.stop == SHK_STOP_LENGTH && out.n_tokens == 7 && shk_session_position(s) == 10, "a full context ends it: %zu",
+          out.n_tokens);
     shk_generated_clear(&out);
     CHECK(shk_generate(s, &g, &out, &err) == SHK_E_LIMIT && strstr(err.message, "10"), "%s", err.message);
     shk_session_reset(s);

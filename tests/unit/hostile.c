@@ -68,7 +68,8 @@ static void test_damage(const char *file, const char *load, unsigned long long s
     }
     for (int i = 0; i < 150; i++) {
         memcpy(copy, data, n);
-        for (int k = 0; k < 1 + i % 3; k++) copy[(size_t)(test_uniform(&seed) * (double)(i < 120 ? head : n))] ^= (char)(1 << i % 8);
+        for (int k = 0; k < 1 + i % 3; k++)
+            copy[(size_t)(test_uniform(&seed) * (double)(i < 120 ? head : n))] ^= (char)(1 << i % 8);
         write_file(file, copy, n);
         if (try_model(load) == SHK_OK) continue;
         refused++;
@@ -156,7 +157,8 @@ static void test_config_fields(void) {
         NEED(json_dump_file(config, path, 0) == 0, "%s", path);
         json_decref(config);
         shk_status st = try_model(dir);
-        if (*cases[i].naming) CHECK(st != SHK_OK && clear_message(dir) && clear_message(cases[i].naming), "%s: %s", text, err.message);
+        if (*cases[i].naming)
+            CHECK(st != SHK_OK && clear_message(dir) && clear_message(cases[i].naming), "%s: %s", text, err.message);
         else CHECK(st == SHK_OK, "%s: %s", text, err.message);
     }
     golden_copy("gemma2");
@@ -194,7 +196,8 @@ static shk_status fill(void *user, const shk_tensor *t, shk_writer *w, shk_error
 
 static void test_tensors(void) {
     static const char *const names[] = { "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.down_proj.weight",
-                                         "model.layers.2.self_attn.q_proj.weight", "model.layers.3.post_feedforward_layernorm.weight" };
+                                         "model.layers.2.self_attn.q_proj.weight",
+                                         "model.layers.3.post_feedforward_layernorm.weight" };
     enum { DROP, RESHAPE, RETYPE, NOT_A_NUMBER, EDITS };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (int what = 0; what < EDITS; what++) {
@@ -207,7 +210,8 @@ static void test_tensors(void) {
                 items[n] = t.items[k];
                 bool it = strcmp(t.items[k].name, names[i]) == 0;
                 if (it && what == DROP) continue;
-                if (it && what == RESHAPE) items[n].shape[0] -= 1, items[n].n_elem = items[n].n_elem / t.items[k].shape[0] * items[n].shape[0];
+                if (it && what == RESHAPE)
+                    items[n].shape[0] -= 1, items[n].n_elem = items[n].n_elem / t.items[k].shape[0] * items[n].shape[0];
                 if (it && what == RETYPE) items[n].type = SHK_I16;
                 items[n].n_bytes = items[n].n_elem * 2;
                 n++;
@@ -216,7 +220,8 @@ static void test_tensors(void) {
             snprintf(path, sizeof path, "%s/model.safetensors", dir);
             NEED(shk_safetensors_write(path, items, n, fill, &e, &err) == SHK_OK, "%s", err.message);
             shk_tensors_free(&t);
-            CHECK(try_model(dir) != SHK_OK && clear_message(names[i]) && clear_message(dir), "edit %d of %s: %s", what, names[i], err.message);
+            CHECK(try_model(dir) != SHK_OK && clear_message(names[i]) && clear_message(dir), "edit %d of %s: %s", what, names[i],
+                  err.message);
         }
 }
 
@@ -271,9 +276,12 @@ static void test_arguments(void) {
     shk_model *m, *m2;
     shk_session *s, *s2;
     int32_t tokens[] = { 2, 3 };
-    NEED(shk_model_load(&m, "tests/golden/gemma", NULL, &err) == SHK_OK && shk_model_load(&m2, "tests/golden/gemma", NULL, &err) == SHK_OK, "%s", err.message);
+    NEED(shk_model_load(&m, "tests/golden/gemma", NULL, &err) == SHK_OK &&
+             shk_model_load(&m2, "tests/golden/gemma", NULL, &err) == SHK_OK,
+         "%s", err.message);
     NEED(shk_session_new(&s, m, 4, &err) == SHK_OK && shk_session_new(&s2, m2, 4, &err) == SHK_OK, "%s", err.message);
-    shk_span twice[] = { { s, tokens, 1, NULL, 0 }, { s, tokens, 1, NULL, 0 } }, foreign = { s2, tokens, 1, NULL, 0 }, none = { s, tokens, 0, NULL, 0 };
+    shk_span twice[] = { { s, tokens, 1, NULL, 0 }, { s, tokens, 1, NULL, 0 } }, foreign = { s2, tokens, 1, NULL, 0 },
+             none = { s, tokens, 0, NULL, 0 };
     CHECK(shk_advance(m, twice, 2, &err) == SHK_E_ARGUMENT, "one session twice");
     CHECK(shk_advance(m, &foreign, 1, &err) == SHK_E_ARGUMENT, "a session of another model");
     CHECK(shk_advance(m, &none, 1, &err) == SHK_E_ARGUMENT, "no tokens");
@@ -311,7 +319,8 @@ int main(void) {
     snprintf(file, sizeof file, "%s/model.gguf", dir);
     static const char *const types[] = { NULL, "q8_0" };
     for (int i = 0; i < 2; i++) {
-        NEED(shk_convert(i ? "tests/golden/recurrentgemma" : "tests/golden/gemma3n", file, types[i], &err) == SHK_OK, "%s", err.message);
+        NEED(shk_convert(i ? "tests/golden/recurrentgemma" : "tests/golden/gemma3n", file, types[i], &err) == SHK_OK, "%s",
+             err.message);
         test_damage(file, file, 37);
     }
     unlink(file);

@@ -81,7 +81,8 @@ static void test_filters(void) {
     const struct {
         int top_k;
         float top_p, min_p;
-    } cases[] = { { 1, 1, 0 }, { 7, 1, 0 }, { 0, 0.5f, 0 }, { 0, 0.05f, 0 }, { 0, 0, 0 }, { 0, 1, 0.3f }, { 20, 0.9f, 0.1f }, { 0, 1, 1 } };
+    } cases[] = { { 1, 1, 0 }, { 7, 1, 0 },    { 0, 0.5f, 0 },     { 0, 0.05f, 0 },
+                  { 0, 0, 0 }, { 0, 1, 0.3f }, { 20, 0.9f, 0.1f }, { 0, 1, 1 } };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         shk_sampling s = shk_sampling_default();
         s.temperature = 1, s.top_k = cases[c].top_k, s.top_p = cases[c].top_p, s.min_p = cases[c].min_p, s.seed = 99;
