@@ -95,10 +95,6 @@ static size_t resident(void) {
 
 /* The state and the resident memory of a recurrent model stay where they are over a million tokens. */
 static void test_constant_memory(const char *name) {
-#if defined(__SANITIZE_ADDRESS__) || (defined(__has_feature) && __has_feature(address_sanitizer))
-    SKIP("%s: a sanitizer's own memory is not the model's", name);
-    return;
-#endif
     enum { PIECE = 8000 };
     const size_t total = test_short() ? 5 * PIECE : 1000000;
     shk_model *m = load(name, 1);
