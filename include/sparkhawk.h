@@ -140,6 +140,20 @@ SHK_API shk_status shk_init(const char *what, const char *out, const char *type,
 /* Preset names, in order; NULL past the end. */
 SHK_API const char *shk_preset_name(size_t i);
 
+/* What the kernels have read and computed for a model since it was loaded: counted, not estimated. A sparse layer counts the rows
+ * that it read, a pass of several tokens each weight once. */
+typedef struct shk_work {
+    double weight_bytes, state_bytes, flops;
+} shk_work;
+SHK_API shk_work shk_model_work(const shk_model *m);
+
+/* What this machine can do with `threads` threads (0: all), measured in about a second: bytes read per second from memory far
+ * larger than the caches, fused multiply-adds in f32 (2 operations each) per second. */
+typedef struct shk_ceilings {
+    double bytes_per_s, flops_per_s;
+} shk_ceilings;
+SHK_API shk_status shk_probe(shk_ceilings *out, int threads, shk_error *err);
+
 /* ---- session ---- */
 
 typedef struct shk_session shk_session;
@@ -149,6 +163,10 @@ typedef struct shk_session shk_session;
 SHK_API shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t context, shk_error *err);
 SHK_API void shk_session_free(shk_session *s); /* NULL is allowed */
 SHK_API void shk_session_reset(shk_session *s); /* back to position 0 */
+
+/* For measurements at a depth: as if `position` tokens had been consumed, with random numbers (of variance 1, a function of the seed)
+ * in the state. */
+SHK_API shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed, shk_error *err);
 
 SHK_API shk_model *shk_session_model(const shk_session *s);
 SHK_API uint64_t shk_session_position(const shk_session *s); /* tokens consumed so far */
@@ -172,12 +190,14 @@ typedef struct shk_span {
 
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
  * advancing them one by one, and to any other division of the tokens into calls. A session may appear once. On failure no
- * session has moved, except for SHK_E_NUMERIC. Calls on one model from several threads take turns. */
+ * session has moved, except for SHK_E_NUMERIC and, while recording, SHK_E_MEMORY. Calls on one model from several threads take
+ * turns. */
 SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error *err);
 
-/* Active units that the last shk_advance of this session's model counted, as a JSON object:
- * {"ffn": {"LAYER": [n per position]}, "attn": {"LAYER": [[n per head] per position]}}. Recording costs time and is off
- * until shk_model_record(m, 1). *json is malloc'd. */
+/* Active units of the sparse layers, counted since shk_model_record(m, 1), as a JSON object:
+ * {"ffn": {"LAYER": [n per position]}, "attn": {"LAYER": [[n per head] per position]}}, positions in the order in which they were
+ * computed. Recording costs time and memory and is off at first; each call of shk_model_record forgets what was counted. *json is
+ * malloc'd. Not while another thread advances the model. */
 SHK_API void shk_model_record(shk_model *m, int on);
 SHK_API shk_status shk_model_recorded(const shk_model *m, char **json, shk_error *err);
 
@@ -208,7 +228,8 @@ SHK_API void shk_sampler_free(shk_sampler *s); /* NULL is allowed */
 /* Tells the sampler of a token that is now part of the text, its own choices included. */
 SHK_API void shk_sampler_accept(shk_sampler *s, int32_t id);
 /* The next token id for logits [vocab_size], which are not changed. The order of operations: bias, repetition penalty,
- * temperature, top-k, top-p, min-p. Ties go to the lower id. Fails (SHK_E_NUMERIC) if a logit is NaN. */
+ * temperature, top-k, top-p, min-p. Ties go to the lower id; an infinite logit wins. Fails (SHK_E_NUMERIC) if a logit is NaN and
+ * (SHK_E_ARGUMENT) if every token is forbidden. */
 SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
 
 typedef enum shk_stop { SHK_STOP_LENGTH, SHK_STOP_END, SHK_STOP_STRING, SHK_STOP_CALLER } shk_stop;

@@ -5,8 +5,8 @@
 #include "options.h"
 #include "program.h"
 
-const command *const commands[] = { &cmd_run,     &cmd_chat, &cmd_info,  &cmd_tokenize,
-                                    &cmd_convert, &cmd_init, &cmd_debug, &cmd_help,     NULL };
+const command *const commands[] = { &cmd_run,     &cmd_chat, &cmd_info,  &cmd_tokenize, &cmd_convert,
+                                    &cmd_init,    &cmd_bench, &cmd_debug, &cmd_help,     NULL };
 
 typedef struct program_args {
     bool version;

@@ -79,6 +79,9 @@ typedef struct shk_active {
 typedef struct shk_ops {
     const char *name; /* "cpu" */
 
+    /* What the ops have read and computed since the context was opened. */
+    shk_work (*work)(const void *dev);
+
     /* Zeroed memory; NULL on failure. */
     void *(*alloc)(void *dev, size_t bytes);
     void (*release)(void *dev, void *p, size_t bytes);

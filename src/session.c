@@ -61,7 +61,6 @@ uint64_t shk_session_bytes(const shk_session *s) { return shk_state_bytes(&s->m-
 
 static shk_status check_spans(const shk_model *m, const shk_span *spans, size_t n, shk_error *err) {
     uint32_t vocab = m->config.vocab;
-    if (m->config.family == SHK_GEMMA3N && m->config.ple_vocab < vocab) vocab = m->config.ple_vocab; /* beyond: not text */
     for (size_t i = 0; i < n; i++) {
         const shk_session *s = spans[i].session;
         if (s->m != m) return shk_fail(err, SHK_E_ARGUMENT, "span %zu: its session is of another model", i);
@@ -161,6 +160,39 @@ shk_status shk_session_fork(shk_session **out, const shk_session *s, shk_error *
     return SHK_OK;
 }
 
+typedef struct simulate_args {
+    const shk_session *s;
+    uint64_t random;
+} simulate_args;
+
+static void simulate_run(void *user, char *state, size_t n) {
+    simulate_args *a = user;
+    float piece[4096];
+    for (size_t i = 0; i < n; i += sizeof piece) {
+        size_t k = n - i < sizeof piece ? n - i : sizeof piece;
+        for (size_t j = 0; j < k / sizeof *piece;
+             j++) { /* four uniform numbers of a linear congruential generator: nearly normal */
+            a->random = a->random * 6364136223846793005u + 1442695040888963407u;
+            uint64_t r = a->random ^ a->random >> 29;
+            int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48);
+            piece[j] = (float)(sum - 2 * 0xffff) * (float)(1.7320508 / 65536);
+        }
+        a->s->m->ops->upload(a->s->m->dev, state + i, piece, k);
+    }
+}
+
+shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed, shk_error *err) {
+    if (s->context && position > s->context)
+        return shk_fail(err, SHK_E_LIMIT, "position %llu is past a context of %llu", (unsigned long long)position,
+                        (unsigned long long)s->context);
+    simulate_args a = { s, seed };
+    pthread_mutex_lock(&s->m->lock);
+    each_run(s, position, simulate_run, &a);
+    pthread_mutex_unlock(&s->m->lock);
+    s->pos = position;
+    return SHK_OK;
+}
+
 /* ---- files: header, the filled bytes in order, a checksum. docs/FORMAT.md ---- */
 
 typedef struct file_header {
@@ -171,7 +203,7 @@ typedef struct file_header {
 
 static const char magic[8] = "SHKSTATE";
 
-/* Fletcher-style over 64-bit words, position-dependent: two running sums. */
+/* Fletcher's, over 32-bit words in 64-bit sums: the second depends on their order. */
 typedef struct checksum {
     uint64_t a, b;
 } checksum;
@@ -246,7 +278,7 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
     else if (s->context && h.pos > s->context)
         st = shk_fail(err, SHK_E_LIMIT, "%s: its %llu tokens do not fit into a context of %llu", path, (unsigned long long)h.pos,
                       (unsigned long long)s->context);
-    else if (h.bytes != shk_state_bytes(&s->m->config, h.pos) || map.size - sizeof h < sizeof sum ||
+    else if (h.pos > INT64_MAX || h.bytes != shk_state_bytes(&s->m->config, h.pos) || map.size - sizeof h < sizeof sum ||
              map.size - sizeof h - sizeof sum != h.bytes)
         st = shk_fail(err, SHK_E_FORMAT, "%s: truncated or damaged: %zu bytes", path, map.size);
     if (st) goto done;

@@ -18,7 +18,14 @@ typedef struct shk_cpu {
     uint32_t *kept;      /* [threads, positions] */
     float *part;         /* [threads, positions] scores of the kept */
     uint64_t positions;  /* room for this many */
+    shk_work work;       /* counted by the ops, on the thread that issues them */
 } shk_cpu;
+
+/* Notes that a matrix was read and, for each of T tokens, multiplied by. */
+static inline void shk_cpu_note(shk_cpu *cpu, const shk_mat *m, size_t rows, size_t T) {
+    cpu->work.weight_bytes += (double)rows * (double)m->stride;
+    cpu->work.flops += 2.0 * (double)rows * (double)m->cols * (double)T;
+}
 
 /* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
 void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
@@ -39,7 +46,7 @@ void shk_cpu_altup_correct(void *dev, float *x, const float *activated, const fl
                            size_t d);
 void shk_cpu_match_rms(void *dev, float *y, const float *x, size_t T, size_t d);
 
-/* theta of the entries x [n]; -inf where n <= k. */
+/* theta of the entries x [n]; -inf where n <= k or n <= ddof; a NaN where one of them is not finite. */
 float shk_cpu_threshold(const shk_cpu *cpu, const float *x, size_t n, double k, unsigned ddof);
 
 #endif

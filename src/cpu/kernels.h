@@ -67,6 +67,12 @@ typedef void shk_conv1d_step_fn(float *y, float *tail, const float *x, const flo
 typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *ia, const float *ra, const float *sl, size_t w,
                                int first);
 
+/* For measuring the machine, not a model. probe_fma: `rounds` of independent fused multiply-adds in registers, returns how many
+ * floating-point operations that was. probe_read: reads n bytes once, in order. *sink keeps a compiler from leaving it out;
+ * below 1 on entry it keeps probe_fma's numbers finite. */
+typedef double shk_probe_fma_fn(float *sink, size_t rounds);
+typedef void shk_probe_read_fn(float *sink, const void *data, size_t n);
+
 typedef struct shk_kernels {
     const char *tier; /* "ref", "avx2", "avx512", "neon" */
     shk_dot_rows_fn *dot_rows[SHK_TYPE_COUNT];   /* every type that shk_dequant_row knows; NULL otherwise */
@@ -85,6 +91,8 @@ typedef struct shk_kernels {
     shk_rope_fn *rope;
     shk_conv1d_step_fn *conv1d_step;
     shk_rglru_step_fn *rglru_step;
+    shk_probe_fma_fn *probe_fma;
+    shk_probe_read_fn *probe_read;
 } shk_kernels;
 
 /* Fills the table for the instruction sets in `cpu` (file cpu/detect.h). */

@@ -31,10 +31,13 @@ static void cpu_upload(void *dev, void *p, const void *host, size_t bytes) {
     memcpy(p, host, bytes);
 }
 
+static shk_work cpu_work(const void *dev) { return ((const shk_cpu *)dev)->work; }
+
 static const char *mat_row(const shk_mat *m, size_t i) { return (const char *)m->data + i * m->stride; }
 
 static void embed(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale) {
     shk_cpu *cpu = dev;
+    cpu->work.weight_bytes += (double)T * (double)E->stride;
     for (size_t t = 0; t < T; t++) {
         float *row = x + t * E->cols;
         cpu->k.dequant[E->type](row, mat_row(E, (size_t)tokens[t]), E->cols);
@@ -139,6 +142,7 @@ static void linear(void *dev, float *y, const float *x, size_t ldx, const shk_ma
     linear_args args = { cpu, y, x, ldx, W, b, T };
     size_t grain = ELEMENT_GRAIN / W->cols / T + 1;
     shk_pool_run(cpu->pool, T == 1 ? matvec_range : matmul_range, &args, W->rows, (grain + 7) / 8 * 8);
+    shk_cpu_note(cpu, W, W->rows, T);
 }
 
 /* ---- elements ---- */
@@ -256,6 +260,7 @@ static void cpu_close(void *dev) {
 
 static const shk_ops cpu_ops = {
     .name = "cpu",
+    .work = cpu_work,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .download = cpu_download,

@@ -97,9 +97,18 @@ static void attend_dense(void *ctx, int thread, size_t begin, size_t end) {
     }
 }
 
+/* The heads of a group share what is read of their keys and values. */
+static void count(shk_cpu *cpu, const shk_attention *a, double positions, double dims) {
+    cpu->work.state_bytes += positions * dims * (double)(a->kv_heads * sizeof(float));
+    cpu->work.flops += 2 * positions * dims * (double)a->heads;
+}
+
 void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
                        const shk_attention *a) {
     rounds(dev, attend_dense, o, NULL, q, k, v, pass, a);
+    for (size_t i = 0; i < pass->n_seqs; i++)
+        for (uint64_t pos = pass->seqs[i].pos; pos < pass->seqs[i].pos + pass->seqs[i].n; pos++)
+            count(dev, a, (double)(a->window && pos + 1 > a->window ? a->window : pos + 1), 2.0 * (double)a->head_dim);
 }
 
 /* The predictor part of every visible key is read; the rest of a key and its value only where the threshold is passed. */
@@ -119,13 +128,14 @@ static void attend_spark(void *ctx, int thread, size_t begin, size_t end) {
         const float *q = r->q + (row * a->heads + head) * D;
         float *o = r->o + (row * a->heads + head) * D;
         k->dot_rows[SHK_F32](scores, ring_row(s, a->layer, l->k, kv, 0, rank), rank * sizeof(float), NULL, n, q, rank);
-        size_t kept = k->select(ids, scores, n, shk_cpu_threshold(r->cpu, scores, n, a->k, a->ddof));
+        float theta = shk_cpu_threshold(r->cpu, scores, n, a->k, a->ddof);
+        size_t kept = k->select(ids, scores, n, theta);
         for (size_t j = 0; j < kept; j++) scores[j] = scores[ids[j]]; /* ids ascend: nothing is overwritten before it is read */
         k->dot_rows[SHK_F32](part, ring_row(s, a->layer, l->k2, kv, 0, rest), rest * sizeof(float), ids, kept, q + rank, rest);
         if (kept) k->softmax(scores, kept);
         k->softplus(part, part, kept);
         k->mul(scores, scores, part, kept);
-        memset(o, 0, D * sizeof *o);
+        for (size_t d = 0; d < D; d++) o[d] = isnan(theta) ? theta : 0; /* nothing is above a NaN, which must not pass for a 0 */
         k->axpy_rows[SHK_F32](o, ring_row(s, a->layer, l->v, kv, 0, D), D * sizeof(float), ids, scores, kept, D);
         r->kept[row * a->heads + head] = (uint32_t)kept;
     }
@@ -134,4 +144,11 @@ static void attend_spark(void *ctx, int thread, size_t begin, size_t end) {
 void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,
                              const shk_pass *pass, const shk_attention *a) {
     rounds(dev, attend_spark, o, kept, q, k, v, pass, a);
+    for (size_t i = 0; i < pass->n_seqs; i++)
+        for (size_t j = 0; j < pass->seqs[i].n; j++) {
+            size_t sum = 0;
+            for (size_t h = 0; h < a->heads; h++) sum += kept[(pass->seqs[i].row + j) * a->heads + h];
+            count(dev, a, (double)(pass->seqs[i].pos + j + 1), (double)a->rank);
+            count(dev, a, (double)sum / (double)a->heads, 2.0 * (double)a->head_dim - (double)a->rank);
+        }
 }

@@ -30,6 +30,7 @@ void shk_cpu_conv1d(void *dev, float *y, const float *x, const float *c, const f
     shk_cpu *cpu = dev;
     conv_args args = { cpu, y, x, c, b, pass, layer, w, taps };
     shk_pool_run(cpu->pool, conv1d_range, &args, pass->n_seqs, 1);
+    cpu->work.state_bytes += (double)(pass->n_seqs * (taps - 1) * w * sizeof(float));
 }
 
 typedef struct block_args {
@@ -58,6 +59,7 @@ void shk_cpu_block_linear(void *dev, float *y, const float *x, const shk_mat *W,
     shk_cpu *cpu = dev;
     block_args args = { cpu, y, x, W, bias, blocks };
     shk_pool_run(cpu->pool, block_linear_range, &args, T * blocks, 1);
+    shk_cpu_note(cpu, W, W->rows, T);
 }
 
 typedef struct rglru_args {
@@ -87,4 +89,5 @@ void shk_cpu_rglru(void *dev, float *y, const float *x, const float *ia, const f
     shk_cpu *cpu = dev;
     rglru_args args = { cpu, y, x, ia, ra, sl, pass, layer, w };
     shk_pool_run(cpu->pool, rglru_range, &args, w, pass->T > 4 ? 64 : 1024);
+    cpu->work.state_bytes += (double)(pass->n_seqs * w * sizeof(float));
 }

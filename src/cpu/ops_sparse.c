@@ -31,12 +31,13 @@ static void sparsify_range(void *ctx, int thread, size_t begin, size_t end) {
         uint32_t *ids = a->active->ids + t * a->active->max;
         float *value = a->active->value + t * a->active->max;
         float theta = shk_cpu_threshold(a->cpu, s, a->n, a->how->k, a->how->ddof);
-        /* n <= k keeps every entry as it is; the soft form then has nothing to subtract */
+        /* n <= k keeps every entry as it is: the soft form has nothing to subtract; a NaN keeps them too, so that it is seen */
         float shift = theta == -INFINITY ? 0.0f : theta;
+        bool all = !(theta > -INFINITY);
         size_t n;
-        if (a->how->dense || theta == -INFINITY) {
+        if (a->how->dense || all) {
             for (n = 0; n < a->n; n++) ids[n] = (uint32_t)n;
-            for (size_t j = 0; j < n; j++) value[j] = theta == -INFINITY || s[j] > theta ? s[j] - shift : 0.0f;
+            for (size_t j = 0; j < n; j++) value[j] = all || s[j] > theta ? s[j] - shift : 0.0f;
         } else {
             n = a->cpu->k.select(ids, s, a->n, theta);
             for (size_t j = 0; j < n; j++) value[j] = s[ids[j]] - shift;
@@ -89,6 +90,11 @@ static void tokens_range(void *ctx, int thread, size_t begin, size_t end) {
     }
 }
 
+/* Each token reads its own rows. */
+static void count(shk_cpu *cpu, const shk_active *active, const shk_mat *m, size_t T) {
+    for (size_t t = 0; t < T; t++) shk_cpu_note(cpu, m, active->n[t], 1);
+}
+
 enum { DOWN_COLUMNS = 256 }; /* a multiple of every type's block */
 
 void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
@@ -101,6 +107,8 @@ void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x,
         shk_pool_run(cpu->pool, up_range, &args, active->n[0], 16);
         shk_pool_run(cpu->pool, down_range, &args, Vt->cols, DOWN_COLUMNS);
     }
+    count(cpu, active, U, T);
+    count(cpu, active, Vt, T);
 }
 
 void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T) {
@@ -108,6 +116,7 @@ void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, 
     sparse_args args = { .cpu = cpu, .active = active, .u = cpu->scratch, .x = x, .ldx = ldx, .U = U };
     if (T > 1) shk_pool_run(cpu->pool, tokens_range, &args, T, 1);
     else shk_pool_run(cpu->pool, up_range, &args, active->n[0], 16);
+    count(cpu, active, U, T);
     memset(h, 0, T * U->rows * sizeof *h);
     for (size_t t = 0; t < T; t++)
         for (size_t j = 0; j < active->n[t]; j++)

@@ -39,7 +39,7 @@ const shk_field shk_config_fields[] = {
     { SHK_FIELD_REAL, AT(eps), "rms_norm_eps", NULL, "attention.layer_norm_rms_epsilon", 0, 1, ALL },
     { SHK_FIELD_REAL, AT(rope_theta), "rope_theta", NULL, "rope.freq_base", 1, 1e12, ALL },
     { SHK_FIELD_REAL, AT(rope_theta_local), "rope_local_base_freq", NULL, "rope.freq_base_swa", 1, 1e12, G3 | G3N },
-    { SHK_FIELD_REAL, AT(rope_scale), NULL, NULL, "rope.scaling.factor", 1e-3, 1e6, G1 | G2 | G3 | G3N },
+    { SHK_FIELD_REAL, AT(rope_scale), NULL, NULL, "rope.scaling.factor", 1e-3, 1e6, ALL },
     { SHK_FIELD_REAL, AT(rope_fraction), "rope_fraction", "partial_rotary_factor", "rope.fraction", 0, 1, RG | SH },
     { SHK_FIELD_REAL, AT(q_scalar), "query_pre_attn_scalar", NULL, "attention.query_pre_attn_scalar", 1e-6, 1e6, G2 | G3 | SH },
     { SHK_FIELD_REAL, AT(attn_softcap), "attn_logit_softcapping", NULL, "attn_logit_softcapping", 0, 1e6, G2 | G3 | SH },
@@ -101,7 +101,8 @@ shk_status shk_config_kinds(shk_config *c, const char *field, const char *const 
     } spellings[] = { /* of the published configs */
         { "full_attention", SHK_MIXER_GLOBAL }, { "sliding_attention", SHK_MIXER_LOCAL }, { "attention", SHK_MIXER_LOCAL },
     };
-    if (n == 0 || n > c->n_layers)
+    bool cut = c->family == SHK_RECURRENT_GEMMA; /* its reference cuts a longer list */
+    if (n == 0 || (n > c->n_layers && !cut))
         return shk_fail(err, SHK_E_FORMAT, "%s: %s has %zu entries for %u layers", c->origin, field, n, c->n_layers);
     for (size_t i = 0; i < c->n_layers; i++) {
         const char *name = list[i % n];
@@ -177,13 +178,16 @@ static shk_status share_kv(shk_config *c, shk_error *err) {
     return SHK_OK;
 }
 
+/* The least bit more: a fraction that went through an f32 must not lose a dimension. */
+uint32_t shk_config_rotated(const shk_config *c) { return (uint32_t)(c->head_dim * c->rope_fraction + 1e-3); }
+
 shk_status shk_config_finish(shk_config *c, shk_error *err) {
     shk_status st = check_kinds(c, err);
     if (st) return st;
     if (c->heads % c->kv_heads)
         return shk_fail(err, SHK_E_FORMAT, "%s: %u attention heads cannot share %u key-value heads", c->origin, c->heads,
                         c->kv_heads);
-    if ((uint32_t)(c->head_dim * c->rope_fraction) % 2)
+    if (shk_config_rotated(c) % 2)
         return shk_fail(err, SHK_E_FORMAT, "%s: %g of head_dim %u is not an even number of rotated dimensions", c->origin,
                         c->rope_fraction, c->head_dim);
     if (c->family == SHK_GEMMA3N && c->altup_active >= c->altup)

@@ -72,6 +72,8 @@ void shk_config_to_gguf(const shk_config *c, shk_gguf_meta *m, bool ids);
 
 /* Derives what the files leave implicit and checks the whole: used by the readers. */
 shk_status shk_config_finish(shk_config *c, shk_error *err);
+/* Dimensions of a head that the rotary embedding turns. */
+uint32_t shk_config_rotated(const shk_config *c);
 /* A list of n names repeated to n_layers: used by the readers. */
 shk_status shk_config_kinds(shk_config *c, const char *field, const char *const *list, size_t n, bool mlps, shk_error *err);
 

@@ -28,7 +28,7 @@ static shk_status read_fields(shk_config *c, const shk_gguf *g, shk_error *err) 
         double v;
         int64_t whole;
         if (!m || (m->type == SHK_META_ARRAY && f->at == offsetof(shk_config, ffn))) continue;
-        if (f->kind == SHK_FIELD_ID && shk_meta_int(m, &whole) && whole >= UINT32_MAX) continue; /* "none" in some files */
+        if (f->kind == SHK_FIELD_ID && shk_meta_int(m, &whole) && (whole < 0 || whole >= UINT32_MAX)) continue; /* "none" */
         if (shk_meta_int(m, &whole)) v = (double)whole;                                          /* a bool too */
         else if (!shk_meta_real(m, &v)) return shk_fail(err, SHK_E_FORMAT, "%s: %s is not a number", c->origin, key);
         shk_status st = shk_field_store(c, f, key, v, err);
@@ -109,18 +109,46 @@ static void shape_defaults(shk_config *c, const shk_gguf *g) {
     c->tied = shk_tensors_find(&g->tensors, "output.weight") == NULL;
 }
 
+/* What keys mean that a file leaves out: llama.cpp's defaults, on which the files of its early converters rely. */
+static shk_config unsaid(shk_family family, const char *origin) {
+    bool gemma2 = family == SHK_GEMMA2, gemma3n = family == SHK_GEMMA3N;
+    return (shk_config){ .family = family,
+                         .origin = origin,
+                         .bos = -1,
+                         .eos = -1,
+                         .pad = -1,
+                         .eps = 1e-6,
+                         .rope_theta = 10000,
+                         .rope_theta_local = 10000,
+                         .rope_scale = 1,
+                         .rope_fraction = 1,
+                         .conv_width = 4,
+                         .window = gemma2 ? 4096 : 0,
+                         .attn_softcap = gemma2 ? 50 : 0,
+                         .final_softcap = gemma2 || gemma3n ? 30 : 0,
+                         .altup = gemma3n ? 4 : 0,
+                         .post_norms = family != SHK_GEMMA && family != SHK_RECURRENT_GEMMA };
+}
+
+/* Rotary embeddings that are not known here must not pass for those that are. */
+static shk_status check_rope(shk_config *c, const shk_gguf *g, shk_error *err) {
+    const shk_meta *type = find(c, g, "rope.scaling.type"), *dims = find(c, g, "rope.dimension_count");
+    shk_str name = { "linear", 6 };
+    int64_t n = 0;
+    if (dims && (!shk_meta_int(dims, &n) || n != shk_config_rotated(c)))
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: %s.rope.dimension_count is %lld; only %u is supported", c->origin,
+                        shk_families[c->family].gguf, (long long)n, shk_config_rotated(c));
+    if (type && !shk_meta_str(type, &name))
+        return shk_fail(err, SHK_E_FORMAT, "%s: %s.rope.scaling.type is not a string", c->origin, shk_families[c->family].gguf);
+    if (name.n == 4 && memcmp(name.data, "none", 4) == 0) c->rope_scale = 1;
+    else if (name.n != 6 || memcmp(name.data, "linear", 6) != 0)
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: %s.rope.scaling.type \"%.*s\" is not supported (none and linear are)",
+                        c->origin, shk_families[c->family].gguf, (int)(name.n < 64 ? name.n : 64), name.data);
+    return SHK_OK;
+}
+
 shk_status shk_config_from_gguf(shk_config *c, const shk_gguf *g, shk_error *err) {
-    *c = (shk_config){ .origin = g->path,
-                       .bos = -1,
-                       .eos = -1,
-                       .pad = -1,
-                       .eps = 1e-6,
-                       .rope_theta = 10000,
-                       .rope_theta_local = 10000,
-                       .rope_scale = 1,
-                       .rope_fraction = 1,
-                       .conv_width = 4,
-                       .family = SHK_FAMILY_COUNT };
+    *c = unsaid(SHK_FAMILY_COUNT, g->path);
     const shk_meta *arch = shk_gguf_find(g, "general.architecture");
     shk_str name = { "", 0 };
     if (!arch || !shk_meta_str(arch, &name)) return shk_fail(err, SHK_E_FORMAT, "%s: general.architecture is missing", g->path);
@@ -130,10 +158,10 @@ shk_status shk_config_from_gguf(shk_config *c, const shk_gguf *g, shk_error *err
     if (c->family == SHK_FAMILY_COUNT)
         return shk_fail(err, SHK_E_UNSUPPORTED, "%s: general.architecture \"%.*s\" is not supported", g->path,
                         (int)(name.n < 64 ? name.n : 64), name.data);
-    if (c->family == SHK_GEMMA3N) c->altup = 4, c->kv_shared = 15;
-    c->post_norms = c->family != SHK_GEMMA && c->family != SHK_RECURRENT_GEMMA;
+    *c = unsaid(c->family, g->path);
     shk_status st = read_fields(c, g, err);
     if (st) return st;
+    if (c->family == SHK_GEMMA3N && c->n_layers > 20 && !find(c, g, "attention.shared_kv_layers")) c->kv_shared = c->n_layers - 20;
     shape_defaults(c, g);
     if (!c->head_dim && c->heads) c->head_dim = c->hidden / c->heads;
     if (!c->kv_heads) c->kv_heads = c->heads;
@@ -160,6 +188,7 @@ shk_status shk_config_from_gguf(shk_config *c, const shk_gguf *g, shk_error *err
         st = read_pattern(c, g, err);
     }
     if (!st && c->family == SHK_GEMMA3N) st = read_gemma3n(c, g, err);
+    if (!st) st = check_rope(c, g, err);
     if (!st) st = shk_config_finish(c, err);
     if (st) shk_config_free(c);
     return st;
@@ -190,15 +219,15 @@ static void put_gemma3n(const shk_config *c, shk_gguf_meta *m) {
 
 void shk_config_to_gguf(const shk_config *c, shk_gguf_meta *m, bool ids) {
     char key[128];
+    shk_config absent = unsaid(c->family, NULL);
     shk_gguf_put_str(m, "general.architecture", shk_families[c->family].gguf);
     for (size_t i = 0; i < shk_config_n_fields; i++) {
         const shk_field *f = &shk_config_fields[i];
         if (!f->gguf || !(f->families & (1u << c->family))) continue;
         double v = shk_field_load(c, f);
         /* optional things that this model has not; a GGUF file says so by leaving them out */
-        if ((f->kind == SHK_FIELD_ID && (!ids || v < 0)) ||
-            (v == 0 && (f->kind == SHK_FIELD_REAL || f->at == offsetof(shk_config, context))))
-            continue;
+        bool optional = f->kind == SHK_FIELD_REAL || f->at == offsetof(shk_config, context);
+        if ((f->kind == SHK_FIELD_ID && (!ids || v < 0)) || (optional && v == 0 && shk_field_load(&absent, f) == 0)) continue;
         if (f->at == offsetof(shk_config, rope_scale) && v == 1) continue;
         key_of(key, sizeof key, c, f->gguf);
         if (f->kind == SHK_FIELD_REAL) shk_gguf_put_f32(m, key, (float)v);

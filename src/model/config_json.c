@@ -58,6 +58,7 @@ static const json_t *get(const reader *r, const char *key) {
 static shk_status read_field(const reader *r, const shk_field *f) {
     const char *key = r->c->family == SHK_RECURRENT_GEMMA && f->json_rg ? f->json_rg : f->json;
     const json_t *v = key ? get(r, key) : NULL;
+    if (json_is_null(v) && f->min > 0) v = json_object_get(r->defaults, key); /* null is "none" where there can be none */
     if (!v || json_is_null(v)) return SHK_OK;
     if (f->kind == SHK_FIELD_ID && json_is_array(v)) v = json_array_get(v, 0); /* several end tokens: the first */
     if (f->kind == SHK_FIELD_BOOL && json_is_boolean(v)) return shk_field_store(r->c, f, key, json_is_true(v), r->err);
@@ -88,7 +89,7 @@ static shk_status read_layer_types(const reader *r) {
     if (json_is_array(types) && json_array_size(types) != c->n_layers)
         return shk_fail(r->err, SHK_E_FORMAT, "%s: layer_types has %zu entries for %u layers", c->origin, json_array_size(types),
                         c->n_layers);
-    if (json_is_array(types)) return read_kinds(r, "layer_types", false);
+    if (types && !json_is_null(types)) return read_kinds(r, "layer_types", false);
     const json_t *v = json_object_get(r->root, "_sliding_window_pattern");
     if (!json_is_integer(v)) v = get(r, "sliding_window_pattern");
     json_int_t every = c->family == SHK_GEMMA2 ? 2 : json_integer_value(v);
@@ -112,7 +113,10 @@ static shk_status read_rope_object(const reader *r, const json_t *o, double *the
     const char *type = json_string_value(json_object_get(o, "rope_type"));
     if (!type) type = json_string_value(json_object_get(o, "type"));
     shk_status st = real_key(r, o, "rope_theta", theta);
-    if (!st && type && strcmp(type, "linear") == 0) st = real_key(r, o, "factor", scale);
+    if (!st && type && strcmp(type, "linear") == 0)
+        st = json_is_number(json_object_get(o, "factor"))
+                 ? real_key(r, o, "factor", scale)
+                 : shk_fail(r->err, SHK_E_FORMAT, "%s: rope_type \"linear\" has no factor", r->c->origin);
     else if (!st && type && strcmp(type, "default") != 0)
         st = shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: rope_type \"%s\" is not supported (default and linear are)", r->c->origin,
                       type);
@@ -127,6 +131,9 @@ static shk_status read_rope(const reader *r) {
     if (json_is_object(json_object_get(p, "full_attention"))) {
         st = read_rope_object(r, json_object_get(p, "full_attention"), &c->rope_theta, &c->rope_scale);
         if (!st) st = read_rope_object(r, json_object_get(p, "sliding_attention"), &c->rope_theta_local, &none);
+        if (!st && none != 1.0)
+            st = shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: rope_parameters: sliding_attention is scaled, which is not supported",
+                          c->origin);
     } else if (json_is_object(p)) {
         st = read_rope_object(r, p, &c->rope_theta, &c->rope_scale);
         if (!st && c->family == SHK_RECURRENT_GEMMA) st = real_key(r, p, "partial_rotary_factor", &c->rope_fraction);
@@ -142,6 +149,7 @@ static shk_status read_rope(const reader *r) {
 static shk_status read_gemma3n(const reader *r) {
     shk_config *c = r->c;
     const json_t *sizes = get(r, "intermediate_size"), *pattern = json_object_get(r->root, "activation_sparsity_pattern");
+    if (json_is_null(pattern)) pattern = NULL;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const json_t *size = json_is_array(sizes) ? json_array_get(sizes, i) : sizes;
         json_int_t n = json_integer_value(size);
@@ -153,9 +161,9 @@ static shk_status read_gemma3n(const reader *r) {
         const json_t *share = json_is_array(pattern) ? json_array_get(pattern, i) : pattern;
         if (json_is_array(pattern) && !share)
             return shk_fail(r->err, SHK_E_FORMAT, "%s: activation_sparsity_pattern has no entry for layer %u", c->origin, i);
-        /* the published default: the first ten layers at 0.95 */
-        double s = share && !json_is_null(share) ? json_number_value(share) : pattern ? 0 : i < 10 ? 0.95 : 0;
-        if (!(s >= 0 && s < 1) || (share && !json_is_null(share) && !json_is_number(share)))
+        /* the published default: the first ten layers at 0.95, where there are more */
+        double s = share ? json_number_value(share) : c->n_layers > 10 && i < 10 ? 0.95 : 0;
+        if (!(s >= 0 && s < 1) || (share && !json_is_number(share)))
             return shk_fail(r->err, SHK_E_FORMAT, "%s: activation_sparsity_pattern[%u] is not a number in [0, 1)", c->origin, i);
         c->layers[i].mlp = s > 0 ? SHK_MLP_TOPK : SHK_MLP_GATED;
         c->layers[i].active = s > 0 ? (1 - s) * (double)n : 0;
@@ -168,7 +176,8 @@ static shk_status refuse(const reader *r) {
     static const char *const activations[] = { "hidden_activation", "hidden_act" };
     for (size_t i = 0; i < 2; i++) {
         const char *name = json_string_value(json_object_get(r->root, activations[i]));
-        if (name && strcmp(name, "gelu_pytorch_tanh") != 0 && strcmp(name, "gelu") != 0)
+        bool known = !name || strcmp(name, "gelu_pytorch_tanh") == 0;
+        if (!known && !(i == 1 && strcmp(name, "gelu") == 0)) /* the older key said "gelu" and meant the tanh form */
             return shk_fail(r->err, SHK_E_UNSUPPORTED, "%s: %s \"%s\" is not supported (gelu_pytorch_tanh is)", r->c->origin,
                             activations[i], name);
     }
@@ -290,7 +299,7 @@ static json_t *kinds_json(const shk_config *c, const char *const *names, bool ml
 
 static void write_layers(const shk_config *c, json_t *o) {
     static const char *const published[SHK_MIXER_COUNT] = { "full_attention", "sliding_attention", "", "recurrent" };
-    static const char *const recurrent[SHK_MIXER_COUNT] = { "", "attention", "", "recurrent" };
+    static const char *const recurrent[SHK_MIXER_COUNT] = { "full_attention", "attention", "", "recurrent" };
     switch (c->family) {
     case SHK_NATIVE:
         json_object_set_new(o, "mixers", kinds_json(c, shk_mixer_names, false, true));

@@ -18,7 +18,7 @@ static shk_status append(shk_counts *to, const uint32_t *n, size_t count, shk_er
 }
 
 static shk_status record(shk_model *m, const shk_pass *pass, uint32_t l, shk_error *err) {
-    uint32_t n[SHK_PASS_ROWS * 64];
+    uint32_t n[1024]; /* rows of a pass, or the most heads that a config may have */
     const shk_layer_config *lc = &m->config.layers[l];
     shk_status st = SHK_OK;
     if (lc->mlp != SHK_MLP_GATED) {

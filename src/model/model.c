@@ -66,9 +66,8 @@ static shk_status add_ropes(shk_model *m, shk_error *err) {
         const shk_layer_config *lc = &c->layers[l];
         if (lc->mixer == SHK_MIXER_RECURRENT) continue;
         bool spark = lc->mixer == SHK_MIXER_SPARK;
-        size_t rotated = (size_t)(c->head_dim * c->rope_fraction);
-        shk_status st =
-            add_rope(m, &m->layer_rope[l][0], (spark ? c->attn_rank : rotated) / 2, lc->rope_theta, lc->rope_scale, err);
+        size_t rotated = spark ? c->attn_rank : shk_config_rotated(c);
+        shk_status st = add_rope(m, &m->layer_rope[l][0], rotated / 2, lc->rope_theta, lc->rope_scale, err);
         if (!st && spark)
             st = add_rope(m, &m->layer_rope[l][1], (c->head_dim - c->attn_rank) / 2, lc->rope_theta, lc->rope_scale, err);
         if (st) return st;
@@ -232,6 +231,7 @@ void shk_model_free(shk_model *m) {
     free(m);
 }
 
+shk_work shk_model_work(const shk_model *m) { return m->ops->work(m->dev); }
 const shk_tokenizer *shk_model_tokenizer(const shk_model *m) { return m->tokenizer; }
 int32_t shk_model_vocab_size(const shk_model *m) { return (int32_t)m->config.vocab; }
 
@@ -250,16 +250,16 @@ void shk_model_record(shk_model *m, int on) {
     pthread_mutex_unlock(&m->lock);
 }
 
-/* Lists of `group` numbers; a group of 1 is the number itself. */
+/* Lists of `group` numbers; a group of 0 is the number itself. */
 static json_t *counts_json(const shk_model *m, const shk_counts *counts, size_t group) {
     json_t *o = json_object();
     for (uint32_t l = 0; l < m->config.n_layers; l++) {
         if (!counts[l].used) continue;
         char key[16];
         json_t *list = json_array();
-        for (size_t i = 0; i < counts[l].used; i += group) {
-            json_t *row = group > 1 ? json_array() : json_integer(counts[l].n[i]);
-            for (size_t j = 0; group > 1 && j < group; j++) json_array_append_new(row, json_integer(counts[l].n[i + j]));
+        for (size_t i = 0; i < counts[l].used; i += group ? group : 1) {
+            json_t *row = group ? json_array() : json_integer(counts[l].n[i]);
+            for (size_t j = 0; j < group; j++) json_array_append_new(row, json_integer(counts[l].n[i + j]));
             json_array_append_new(list, row);
         }
         snprintf(key, sizeof key, "%u", l);
@@ -270,7 +270,7 @@ static json_t *counts_json(const shk_model *m, const shk_counts *counts, size_t 
 
 shk_status shk_model_recorded(const shk_model *m, char **json, shk_error *err) {
     json_t *o =
-        json_pack("{s:o,s:o}", "ffn", counts_json(m, m->ffn_counts, 1), "attn", counts_json(m, m->attn_counts, m->config.heads));
+        json_pack("{s:o,s:o}", "ffn", counts_json(m, m->ffn_counts, 0), "attn", counts_json(m, m->attn_counts, m->config.heads));
     *json = o ? json_dumps(o, 0) : NULL;
     json_decref(o);
     return *json ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for the recorded counts");

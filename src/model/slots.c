@@ -160,7 +160,7 @@ const size_t shk_n_slots = sizeof shk_slots / sizeof shk_slots[0];
 
 bool shk_slot_applies(const shk_slot *s, const shk_config *c, int layer) {
     if (!(s->families & 1u << c->family)) return false;
-    if (layer < 0) return s->mixers == 0 && (s->at != W(output) || !c->tied);
+    if (layer < 0) return s->mixers == 0 && (s->at != W(output) || !c->tied) && (s->role != SHK_ROLE_STACK || c->altup > 1);
     const shk_layer_config *l = &c->layers[layer];
     if (!(s->mixers & 1u << l->mixer) || !(s->mlps & 1u << l->mlp)) return false;
     if (s->own_kv && l->kv_layer != (uint32_t)layer) return false;
@@ -196,10 +196,7 @@ static uint64_t dim(uint8_t d, const shk_config *c, int layer) {
 
 unsigned shk_slot_shape(const shk_slot *s, const shk_config *c, int layer, uint64_t shape[SHK_MAX_DIMS]) {
     unsigned n = 0;
-    for (int i = 0; i < 3; i++) {
-        uint64_t v = dim(s->dims[i], c, layer);
-        if (s->dims[i] != DIM_1 && (v != 1 || n == 0)) shape[n++] = v;
-    }
+    for (int i = 0; i < 3 && s->dims[i] != DIM_1; i++) shape[n++] = dim(s->dims[i], c, layer);
     for (unsigned i = n; i < SHK_MAX_DIMS; i++) shape[i] = 1;
     return n;
 }

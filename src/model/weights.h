@@ -70,7 +70,7 @@ typedef struct shk_slot {
     const char *gguf;       /* name in GGUF after, for layers, "blk.N." */
     size_t at;              /* offset in shk_layer or shk_weights: a shk_mat or a const float * */
     shk_role role;
-    uint8_t dims[3];        /* shape, outermost first, 0-padded (DIM_1) */
+    uint8_t dims[3];        /* shape, outermost first, padded with DIM_1 (0) */
     bool optional, own_kv;  /* may be missing; only in layers that make their own keys and values */
 } shk_slot;
 
@@ -79,7 +79,7 @@ extern const size_t shk_n_slots;
 
 /* Does the model (layer < 0) or its layer have this tensor? */
 bool shk_slot_applies(const shk_slot *s, const shk_config *c, int layer);
-/* Its shape without dimensions of 1; returns their number (at least 1). */
+/* Its shape, 1 past the dimensions that the table lists; returns their number (at least 1). */
 unsigned shk_slot_shape(const shk_slot *s, const shk_config *c, int layer, uint64_t shape[SHK_MAX_DIMS]);
 /* Its name in a file; `prefix` is what safetensors put before the names ("model."), NULL for GGUF. `index` counts in a stack. */
 void shk_slot_name(char *buf, size_t size, const shk_slot *s, int layer, int index, const char *prefix);
