@@ -56,8 +56,8 @@ static shk_status place(shk_tensor *t, const json_t *offsets, const uint8_t *dat
     const json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
     json_int_t begin = json_integer_value(first), end = json_integer_value(last);
     if (!json_is_integer(first) || !json_is_integer(last) || begin < 0 || end < begin || (uintmax_t)end > size)
-        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets %jd to %jd are not inside the %zu bytes of data", path,
-                        t->name, (intmax_t)begin, (intmax_t)end, size);
+        return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets %jd to %jd, but there are %zu bytes: incomplete file?",
+                        path, t->name, (intmax_t)begin, (intmax_t)end, size);
     if ((uintmax_t)(end - begin) != t->n_bytes)
         return shk_fail(err, SHK_E_FORMAT, "%s: tensor %s: data_offsets give %jd bytes, its shape %zu", path, t->name,
                         (intmax_t)(end - begin), t->n_bytes);

@@ -30,8 +30,9 @@ bool shk_row_bytes(shk_type type, size_t n, size_t *out);
  * block; w any alignment. Cannot fail. */
 void shk_dequant_row(shk_type type, float *y, const void *w, size_t n);
 
-/* The best-effort encoder for f32, bf16, f16 (round to nearest even), q8_0, q4_0, q4_k: n a multiple of the block.
- * false: the type has no encoder. Deterministic. Values that are not finite stay not finite where the type can say so. */
+/* The encoder for f32, bf16, f16 (round to nearest even), q8_0, q4_0, q4_k (which search for the least error): n a multiple of
+ * the block. false: the type has no encoder. Deterministic. A block type turns all of a block that holds a NaN or an infinity
+ * into NaN, and cuts what is larger than it can say. */
 bool shk_quant_row(shk_type type, void *w, const float *x, size_t n);
 
 float shk_f16_to_f32(uint16_t h);

@@ -36,6 +36,9 @@ static void *counted(void *p) {
     return p;
 }
 
+/* visible to the shared libraries */
+#pragma GCC visibility push(default)
+
 void *malloc(size_t n) { return fails() ? NULL : counted(__libc_malloc(n)); }
 void *calloc(size_t n, size_t size) { return fails() ? NULL : counted(__libc_calloc(n, size)); }
 
@@ -50,6 +53,8 @@ void free(void *p) {
     live -= p != NULL;
     __libc_free(p);
 }
+
+#pragma GCC visibility pop
 
 static const char *const fixture = "tests/golden/quants.gguf";
 

@@ -194,7 +194,7 @@ static void test_no_index(void) {
     build_file("plain/model.safetensors", one_tensor("a"), data, 3);
     CHECK(open_dir_and_free(scratch("plain"), &err) == SHK_OK, "%s", err.message);
     build_file("plain/model.safetensors", one_tensor("a"), data, 2);
-    refused(scratch("plain"), SHK_E_FORMAT, "model.safetensors: tensor a: data_offsets 0 to 3 are not inside the 2 bytes");
+    refused(scratch("plain"), SHK_E_FORMAT, "model.safetensors: tensor a: data_offsets 0 to 3, but there are 2 bytes");
 }
 
 /* ---- writing ---- */
