@@ -141,7 +141,7 @@ SHK_API shk_status shk_init(const char *what, const char *out, const char *type,
 SHK_API const char *shk_preset_name(size_t i);
 
 /* What the kernels have read and computed for a model since it was loaded: counted, not estimated. A sparse layer counts the rows
- * that it read, a pass of several tokens each weight once. */
+ * that it read, a pass of several tokens each weight once. Not while another thread is in shk_advance. */
 typedef struct shk_work {
     double weight_bytes, state_bytes, flops;
 } shk_work;
@@ -164,8 +164,8 @@ SHK_API shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t con
 SHK_API void shk_session_free(shk_session *s); /* NULL is allowed */
 SHK_API void shk_session_reset(shk_session *s); /* back to position 0 */
 
-/* For measurements at a depth: as if `position` tokens had been consumed, with random numbers (of variance 1, a function of the seed)
- * in the state. */
+/* For measurements at a depth: as if `position` tokens had been consumed, with random numbers (of variance 1, a function of the
+ * seed) in the state. */
 SHK_API shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed, shk_error *err);
 
 SHK_API shk_model *shk_session_model(const shk_session *s);
@@ -244,7 +244,8 @@ typedef struct shk_generation {
     int ignore_end; /* 1: end tokens do not end it */
     /* Called with the text as it becomes certain (whole UTF-8 characters, nothing that may be the start of a stop string); n
      * is 0 for tokens that add no text yet, and now and then while a long prompt is read. A non-zero return ends the
-     * generation, in which case not all of the prompt may have been consumed. May be NULL. */
+     * generation: one more call may bring text that had been held back, and not all of the prompt may have been consumed.
+     * May be NULL. */
     int (*on_text)(void *user, const char *text, size_t n);
     void *user;
 } shk_generation;

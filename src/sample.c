@@ -20,6 +20,7 @@ struct shk_sampler {
     float *logits;   /* [vocab] the adjusted copy */
     int32_t *recent; /* ring of the last repeat_last_n tokens */
     size_t n_recent, next;
+    uint32_t *count; /* [vocab] how often each is among them */
     uint64_t random[4];
 };
 
@@ -82,9 +83,10 @@ shk_status shk_sampler_new(shk_sampler **out, const shk_sampling *s, int32_t voc
     p->c = shk_calloc((size_t)vocab_size, sizeof *p->c);
     p->logits = shk_calloc((size_t)vocab_size, sizeof *p->logits);
     p->recent = shk_calloc((size_t)s->repeat_last_n, sizeof *p->recent);
+    p->count = shk_calloc((size_t)vocab_size, sizeof *p->count);
     uint64_t seed = s->seed;
     for (int i = 0; i < 4; i++) p->random[i] = splitmix(&seed);
-    if (!p->bias || !p->c || !p->logits || !p->recent) {
+    if (!p->bias || !p->c || !p->logits || !p->recent || !p->count) {
         shk_sampler_free(p);
         return shk_fail(err, SHK_E_MEMORY, "no memory for a sampler");
     }
@@ -98,26 +100,27 @@ void shk_sampler_free(shk_sampler *s) {
     free(s->c);
     free(s->logits);
     free(s->recent);
+    free(s->count);
     free(s);
 }
 
 void shk_sampler_accept(shk_sampler *s, int32_t id) {
     size_t room = (size_t)s->s.repeat_last_n;
     if (!room || id < 0 || id >= s->vocab) return;
+    if (s->n_recent == room) s->count[s->recent[s->next]]--;
+    else s->n_recent++;
     s->recent[s->next] = id;
     s->next = (s->next + 1) % room;
-    if (s->n_recent < room) s->n_recent++;
+    s->count[id]++;
 }
 
 /* Penalises each recent token once: a positive logit is divided, a negative one multiplied (CTRL, sec. 4.1). */
 static void adjust(shk_sampler *s) {
     for (size_t i = 0; i < s->s.n_bias; i++) s->logits[s->bias[i].id] += s->bias[i].add;
     if (s->s.repeat_penalty == 1) return;
-    for (size_t i = 0; i < s->n_recent; i++) {
-        bool seen = false;
-        for (size_t j = 0; j < i && !seen; j++) seen = s->recent[j] == s->recent[i];
-        float *l = &s->logits[s->recent[i]];
-        if (!seen) *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
+    for (int32_t i = 0; i < s->vocab; i++) {
+        float *l = &s->logits[i];
+        if (s->count[i]) *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
     }
 }
 
@@ -169,11 +172,11 @@ shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, 
         if (s->logits[i] > -INFINITY && (best < 0 || s->logits[i] > s->logits[best])) best = i;
     }
     if (best < 0) return shk_fail(err, SHK_E_ARGUMENT, "sampling: no token is left: all %d are forbidden", s->vocab);
+    double top = s->logits[best], total = 0;
     *id = best;
-    if (s->s.temperature <= 0) return SHK_OK;
+    if (s->s.temperature <= 0 || top == INFINITY) return SHK_OK; /* beside an infinity nothing has any weight */
 
     size_t n = 0;
-    double top = s->logits[best], total = 0;
     for (int32_t i = 0; i < s->vocab; i++) {
         double w = exp((s->logits[i] - top) / s->s.temperature);
         if (w > 0) s->c[n++] = (candidate){ s->logits[i], i, w };

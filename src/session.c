@@ -182,7 +182,7 @@ static void simulate_run(void *user, char *state, size_t n) {
 }
 
 shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed, shk_error *err) {
-    if (s->context && position > s->context)
+    if (position > (s->context ? s->context : INT64_MAX))
         return shk_fail(err, SHK_E_LIMIT, "position %llu is past a context of %llu", (unsigned long long)position,
                         (unsigned long long)s->context);
     simulate_args a = { s, seed };

@@ -1,4 +1,5 @@
-/* Convolution, gates and RG-LRU: sequential over the tokens of a sequence, parallel over channels and sequences. */
+/* Convolution, gates and RG-LRU: sequential over the tokens of a sequence; the convolution is parallel over sequences, the gates
+ * over blocks, the RG-LRU over channels. */
 #include <string.h>
 
 #include "cpu/device.h"

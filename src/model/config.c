@@ -9,12 +9,12 @@
 #include "model/config_fields.h"
 
 const shk_family_info shk_families[SHK_FAMILY_COUNT] = {
-    [SHK_GEMMA] = { "gemma", NULL, "GemmaForCausalLM", "gemma", true, false, false, false },
-    [SHK_GEMMA2] = { "gemma2", NULL, "Gemma2ForCausalLM", "gemma2", true, false, false, false },
-    [SHK_GEMMA3] = { "gemma3_text", "gemma3", "Gemma3ForCausalLM", "gemma3", true, false, true, false },
-    [SHK_GEMMA3N] = { "gemma3n_text", "gemma3n", "Gemma3nForCausalLM", "gemma3n", false, false, true, false },
-    [SHK_RECURRENT_GEMMA] = { "recurrent_gemma", NULL, "RecurrentGemmaForCausalLM", "recurrentgemma", true, true, false, true },
-    [SHK_NATIVE] = { "sparkhawk", NULL, NULL, "sparkhawk", true, false, false, false },
+    [SHK_GEMMA] = { "gemma", NULL, "GemmaForCausalLM", "gemma", true, false },
+    [SHK_GEMMA2] = { "gemma2", NULL, "Gemma2ForCausalLM", "gemma2", true, false },
+    [SHK_GEMMA3] = { "gemma3_text", "gemma3", "Gemma3ForCausalLM", "gemma3", true, false },
+    [SHK_GEMMA3N] = { "gemma3n_text", "gemma3n", "Gemma3nForCausalLM", "gemma3n", false, false },
+    [SHK_RECURRENT_GEMMA] = { "recurrent_gemma", NULL, "RecurrentGemmaForCausalLM", "recurrentgemma", true, true },
+    [SHK_NATIVE] = { "sparkhawk", NULL, NULL, "sparkhawk", true, false },
 };
 
 const char *const shk_mixer_names[SHK_MIXER_COUNT] = { "global", "local", "spark", "recurrent" };

@@ -51,8 +51,6 @@ typedef struct shk_family_info {
     const char *gguf;            /* general.architecture */
     bool norm_minus_one;         /* safetensors store norm weights less 1 */
     bool embed_scale_bf16;       /* sqrt(hidden) is rounded to bf16 */
-    bool qk_norm;                /* q and k heads are normalised */
-    bool biases;                 /* projections have biases */
 } shk_family_info;
 extern const shk_family_info shk_families[SHK_FAMILY_COUNT];
 extern const char *const shk_mixer_names[SHK_MIXER_COUNT]; /* "global", ... */

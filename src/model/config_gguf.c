@@ -29,7 +29,7 @@ static shk_status read_fields(shk_config *c, const shk_gguf *g, shk_error *err) 
         int64_t whole;
         if (!m || (m->type == SHK_META_ARRAY && f->at == offsetof(shk_config, ffn))) continue;
         if (f->kind == SHK_FIELD_ID && shk_meta_int(m, &whole) && (whole < 0 || whole >= UINT32_MAX)) continue; /* "none" */
-        if (shk_meta_int(m, &whole)) v = (double)whole;                                          /* a bool too */
+        if (shk_meta_int(m, &whole)) v = (double)whole;                                                         /* a bool too */
         else if (!shk_meta_real(m, &v)) return shk_fail(err, SHK_E_FORMAT, "%s: %s is not a number", c->origin, key);
         shk_status st = shk_field_store(c, f, key, v, err);
         if (st) return st;

@@ -27,7 +27,7 @@ enum {
 const shk_slot shk_slots[] = {
     /* the model itself */
     { ALL, 0, 0, "embed_tokens.weight", "token_embd.weight", TABLE(embed), { DIM_VOCAB, DIM_HIDDEN } },
-    { ALL, 0, 0, "/lm_head.weight", "output.weight", TABLE(output), { DIM_VOCAB, DIM_HIDDEN }, .optional = true },
+    { ALL, 0, 0, "/lm_head.weight", "output.weight", TABLE(output), { DIM_VOCAB, DIM_HIDDEN } },
     { GEMMAS | SH, 0, 0, "norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
     { RG, 0, 0, "final_norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
     { G3N, 0, 0, "embed_tokens_per_layer.weight", "per_layer_token_embd.weight", TABLE(ple_embed), { DIM_PLE_VOCAB, DIM_PLE_ALL } },

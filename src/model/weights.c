@@ -134,10 +134,7 @@ static shk_status place(const loader *l, char *base, const shk_slot *s, int laye
             if (tt) t = tt, transposed = true, want[0] = shape[1], want[1] = shape[0];
         }
         if (s->role == SHK_ROLE_STACK && !l->prefix) want[0] = (uint64_t)parts, want[1] = shape[0], want[2] = shape[1], n_want = 3;
-        if (!t) {
-            if (s->optional) return SHK_OK;
-            return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s is missing", l->t->path, name);
-        }
+        if (!t) return shk_fail(l->err, SHK_E_FORMAT, "%s: tensor %s is missing", l->t->path, name);
         shk_status st = check_shape(l, t, want, n_want);
         if (st) return st;
         size_t cols = (size_t)shape[n_dims - 1], rows = 1;

@@ -71,7 +71,7 @@ typedef struct shk_slot {
     size_t at;              /* offset in shk_layer or shk_weights: a shk_mat or a const float * */
     shk_role role;
     uint8_t dims[3];        /* shape, outermost first, padded with DIM_1 (0) */
-    bool optional, own_kv;  /* may be missing; only in layers that make their own keys and values */
+    bool own_kv;            /* only in layers that make their own keys and values */
 } shk_slot;
 
 extern const shk_slot shk_slots[];

@@ -202,13 +202,28 @@ static shk_status write_gguf(job *j, shk_error *err) {
     return st;
 }
 
+/* Files of another model that a reader would prefer to the ones written here. */
+static shk_status check_foreign(const char *dir, shk_error *err) {
+    static const char *const names[] = { "model.safetensors.index.json", "tokenizer.json" };
+    char path[4096];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (access(path, F_OK) == 0)
+            return shk_fail(err, SHK_E_ARGUMENT,
+                            "%s: belongs to another model and would be read with this one: write to an empty directory", path);
+    }
+    return SHK_OK;
+}
+
 static shk_status write_directory(job *j, shk_error *err) {
     bool made = mkdir(j->out, 0777) == 0;
     if (!made && errno != EEXIST) return shk_fail_errno(err, "%s", j->out);
     char path[4096];
+    shk_status st = check_foreign(j->out, err);
+    if (st) return st;
     if (snprintf(path, sizeof path, "%s/model.safetensors", j->out) >= (int)sizeof path - 32)
         return shk_fail(err, SHK_E_ARGUMENT, "%s: the name is too long", j->out);
-    shk_status st = shk_safetensors_write(path, j->tensors, j->n, fill, j, err);
+    st = shk_safetensors_write(path, j->tensors, j->n, fill, j, err);
     if (!st) st = j->source->directory(j->source->user, j->out, err);
     json_t *config = st ? NULL
                         : shk_config_to_json(j->c, j->type == SHK_F32   ? "float32"

@@ -12,9 +12,9 @@ build install
 status=$?
 check "make install succeeds" [ $status = 0 ]
 
-for file in bin/sparkhawk include/sparkhawk.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.0 lib/pkgconfig/sparkhawk.pc \
-    share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk share/zsh/site-functions/_sparkhawk \
-    share/fish/vendor_completions.d/sparkhawk.fish; do
+for file in bin/sparkhawk include/sparkhawk.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.0 \
+    lib/pkgconfig/sparkhawk.pc share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk \
+    share/zsh/site-functions/_sparkhawk share/fish/vendor_completions.d/sparkhawk.fish; do
     check "$file is installed" [ -s "$here/$file" ]
 done
 version=$(pkg-config --modversion sparkhawk)

@@ -109,7 +109,7 @@ static void check_greedy(const json_t *gaps, const int32_t *prompt, size_t n_pro
     shk_generation g = { .prompt = prompt, .n_prompt = n_prompt, .max_tokens = clear, .ignore_end = 1 };
     g.sampling = shk_sampling_default();
     NEED(!shk_generate(s, &g, &out, &err), "%s", err.message);
-    CHECK(out.n_tokens == clear && !memcmp(out.tokens, tokens, clear * sizeof *tokens), "%s: %zu tokens: %s", name, clear, out.text);
+    CHECK(out.n_tokens == clear && !memcmp(out.tokens, tokens, clear * sizeof *tokens), "%s: %s", name, out.text);
     shk_generated_clear(&out);
     shk_session_free(s);
 }

@@ -206,6 +206,44 @@ static void test_skipped_rows(const char *name, bool prefill) {
     free(b);
 }
 
+/* A file that has the down projection of a sparse layer untransposed, in blocks, is computed another way: up rows are skipped, the
+ * last matrix is whole. The same logits, but for the order of one sum. */
+static void test_untransposed(const char *name) {
+    enum { N = 24 };
+    shk_model *m = load(name, 2);
+    size_t V = (size_t)shk_model_vocab_size(m), changed = 0;
+    int32_t *tokens = random_tokens(N, 17);
+    float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b), *copies[MAX_LAYERS];
+    shk_session *s = session(m, N);
+    advance(m, s, tokens, N, a);
+    for (uint32_t l = 0; l < m->config.n_layers; l++) {
+        shk_layer *w = &m->weights.layers[l];
+        if (!w->down_t.data) continue;
+        size_t f = w->down_t.rows, d = w->down_t.cols;
+        float *row = malloc(d * sizeof *row), *down = copies[changed++] = malloc(f * d * sizeof *down);
+        for (size_t j = 0; j < f; j++) {
+            shk_dequant_row(w->down_t.type, row, (const char *)w->down_t.data + j * w->down_t.stride, d);
+            for (size_t i = 0; i < d; i++) down[i * f + j] = row[i];
+        }
+        free(row);
+        w->down = (shk_mat){ down, SHK_F32, d, f, f * sizeof *down };
+        w->down_t = (shk_mat){ 0 };
+    }
+    for (int prefill = 0; prefill < 2; prefill++) {
+        double worst = 0;
+        shk_session_reset(s);
+        for (size_t i = 0; i < N; i += prefill ? N : 1) advance(m, s, tokens + i, prefill ? N : 1, b);
+        for (size_t i = 0; i < V; i++) worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+        CHECK(changed && worst < 5e-5, "%s: logits differ by %g with %zu layers untransposed", name, worst, changed);
+    }
+    while (changed) free(copies[--changed]);
+    shk_session_free(s);
+    shk_model_free(m);
+    free(tokens);
+    free(a);
+    free(b);
+}
+
 /* Spark attention: a key's second part and its value are not read where the predictor leaves a position out. */
 static void test_skipped_positions(void) {
     enum { N = 40, LAYER = 2 };
@@ -263,6 +301,7 @@ int main(void) {
     for (size_t i = 0; i < sizeof sparse / sizeof *sparse; i++) {
         test_skipped_rows(sparse[i], false);
         test_skipped_rows(sparse[i], true);
+        test_untransposed(sparse[i]);
     }
     test_skipped_positions();
     test_constant_memory("griffin");

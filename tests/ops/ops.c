@@ -180,7 +180,8 @@ static double threshold(const double *s, size_t n, double k) {
     return mean + sqrt(var) * shk_normal_quantile(1 - k / (double)n);
 }
 
-/* The attention of one query by its definition; kept: how many positions it goes to, -1 if one is within rounding of the threshold. */
+/* The attention of one query by its definition; kept: how many positions it goes to, negative if one is within rounding of the
+ * threshold. */
 static void attend(double *o, int *kept, const float *q, const float *K, const float *V, size_t pos, size_t kv,
                    const shk_attention *a) {
     double s[STEPS], w[STEPS], theta = -INFINITY, top = -INFINITY, total = 0;
@@ -349,6 +350,38 @@ static void test_sparse(shk_type type, size_t T, bool dense) {
     ops->release(dev, active.n, T * 4);
 }
 
+/* A NaN among the scores must come out again: no threshold may turn it into "nothing is active". */
+static void test_nan(void) {
+    enum { T = 3, F = 96, IN = 64, N = 20 };
+    shk_sparsity how = { 9, 0, false };
+    shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
+    shk_mat U = matrix(0, SHK_F32, F, IN), Vt = matrix(1, SHK_F32, F, IN);
+    fill(2, T * F, 1), fill(3, T * IN, 1);
+    host[2][F + 5] = NAN; /* of the second row */
+    ops->upload(dev, device[2], host[2], T * F * sizeof(float));
+    ops->sparsify(dev, &active, device[2], T, F, &how);
+    ops->sparse_glu(dev, device[4], &active, device[3], IN, &U, &Vt, T);
+    fetch(4, T * IN);
+    for (size_t i = 0; i < T * IN; i++) CHECK(isnan(host[4][i]) == (i / IN == 1), "sparse_glu[%zu] is %g", i, host[4][i]);
+    ops->release(dev, active.ids, T * F * 4);
+    ops->release(dev, active.value, T * F * 4);
+    ops->release(dev, active.n, T * 4);
+
+    shk_state_layer layer = { .ring = N, .k = 0, .k2 = KV * N * D * 4, .v = 2 * KV * N * D * 4 };
+    shk_attention a = { HEADS, KV, D, 0, 0, D / 2, 2, 0, 0, true };
+    char *state = ops->alloc(dev, 3 * KV * N * D * 4);
+    shk_seq seq = { 0, N, 0, state, &layer };
+    shk_pass pass = { .T = N, .seqs = &seq, .n_seqs = 1 };
+    fill(0, N * QD, 1), fill(1, N * KVD, 1), fill(2, N * KVD, 1);
+    host[0][(N - 1) * QD] = NAN; /* the last query's first head */
+    ops->upload(dev, device[0], host[0], N * QD * sizeof(float));
+    ops->spark_attention(dev, device[3], (uint32_t *)(void *)device[4], device[0], device[1], device[2], &pass, &a);
+    fetch(3, N * QD);
+    for (size_t i = 0; i < N * QD; i++)
+        CHECK(isnan(host[3][i]) == (i / D == (N - 1) * HEADS), "spark_attention[%zu] is %g", i, host[3][i]);
+    ops->release(dev, state, 3 * KV * N * D * 4);
+}
+
 static void test_altup(void) {
     enum { N = 4, T = 3, W = 37, ACTIVE = 1 };
     fill(0, N * T * W, 1), fill(1, T * N * N, 1), fill(2, T * N, 1), fill(3, T * W, 1);
@@ -418,6 +451,7 @@ int main(void) {
         CASE(test_recurrence(64, 4)), CASE(test_recurrence(37, 3));
         CASE(test_rope());
         CASE(test_altup());
+        CASE(test_nan());
         CASE(test_quantile());
         for (int i = 0; i < BUFFERS; i++) ops->release(dev, device[i], MAX * sizeof(float));
         ops->close(dev);

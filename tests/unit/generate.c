@@ -128,10 +128,12 @@ static void test_stops(shk_model *m) {
     shk_generation g = sampled(7, 200);
     shk_generated whole = generate(m, g, &h);
     CHECK(whole.stop == SHK_STOP_LENGTH && whole.n_tokens == 200, "length");
+    int tried = 0;
     for (size_t at = 3; at + 6 < whole.n_text && at < 120; at += 13) { /* a stop string from the text itself, over token borders */
         char stop[8] = { 0 }, other[8] = "\x01zzzz";
         memcpy(stop, whole.text + at, 5);
         if (strlen(stop) < 5) continue;
+        tried++;
         const char *stops[] = { other, stop };
         g.stop = stops, g.n_stop = 2;
         shk_generated cut = generate(m, g, &h);
@@ -140,6 +142,7 @@ static void test_stops(shk_model *m) {
               at);
         shk_generated_clear(&cut);
     }
+    CHECK(tried > 5, "only %d stop strings were tried", tried);
     g.n_stop = 0;
     h.stop_after = 9;
     shk_generated stopped = generate(m, g, &h);

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file/safetensors.h"
+#include "file/gguf.h"
 #include "file/writer.h"
 #include "sparkhawk.h"
 #include "../test.h"
@@ -123,6 +123,12 @@ static void test_config_fields(void) {
         { "gemma2", "layer_types", "[1,2,3,4]", "layer_types" },
         { "gemma2", "rope_parameters", "{\"rope_type\":\"yarn\"}", "yarn" },
         { "gemma2", "rope_parameters", "{\"rope_theta\":-1}", "rope_theta" },
+        { "gemma2", "rope_parameters", "{\"rope_type\":\"linear\"}", "factor" },
+        { "gemma2", "rope_theta", "null", "" },
+        { "gemma2", "layer_types", "\"full_attention\"", "layer_types" },
+        { "gemma2", "hidden_activation", "\"gelu\"", "gelu" },
+        { "gemma3", "rope_parameters", "{\"full_attention\":{},\"sliding_attention\":{\"rope_type\":\"linear\",\"factor\":8}}",
+          "sliding_attention" },
         { "gemma2", "attention_bias", "true", "attention_bias" },
         { "gemma3n", "intermediate_size", "[256]", "intermediate_size" },
         { "gemma3n", "activation_sparsity_pattern", "[0.95]", "activation_sparsity_pattern" },
@@ -131,6 +137,8 @@ static void test_config_fields(void) {
         { "gemma3n", "num_kv_shared_layers", "5", "shares" },
         { "gemma3n", "altup_active_idx", "4", "altup_active_idx" },
         { "recurrentgemma", "block_types", "[\"recurrent\",\"mamba\"]", "mamba" },
+        { "recurrentgemma", "block_types", "[\"recurrent\",\"recurrent\",\"attention\",\"recurrent\",\"recurrent\",\"attention\"]",
+          "" }, /* cut at the layer count */
         { "recurrentgemma", "lru_width", "63", "lru_width" },
         { "recurrentgemma", "conv1d_width", "1", "conv1d_width" },
         { "recurrentgemma", "attention_window_size", "0", "sliding_window" },
@@ -172,6 +180,112 @@ static void test_config_fields(void) {
     CHECK(try_model(dir) == SHK_E_IO && clear_message("config.json"), "no config: %s", err.message);
     CHECK(try_model("/nonexistent") == SHK_E_IO && clear_message("/nonexistent"), "%s", err.message);
     CHECK(try_model("/dev/null") != SHK_OK && clear_message("/dev/null"), "%s", err.message);
+}
+
+/* The logits after the fifth token: all at once, or one by one. */
+static void logits_of(const char *name, bool steps, float *out) {
+    static const int32_t tokens[] = { 2, 5, 9, 300, 17 };
+    shk_model *m;
+    shk_session *s;
+    NEED(shk_model_load(&m, name, NULL, &err) == SHK_OK && shk_session_new(&s, m, 64, &err) == SHK_OK, "%s", err.message);
+    for (size_t i = 0, n = steps ? 1 : 5; i < 5; i += n)
+        NEED(shk_advance(m, &(shk_span){ s, tokens + i, n, out, 0 }, 1, &err) == SHK_OK, "%s", err.message);
+    shk_session_free(s);
+    shk_model_free(m);
+}
+
+/* Legal, but unlike anything published: dimensions of 1 in every place, one stream, ids beyond a table, fractions. Both formats
+ * must give the same logits, whatever the division into passes. */
+static void test_unusual(void) {
+#define SMALL "\"vocab_size\":320,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
+#define NATIVE "{\"model_type\":\"sparkhawk\"," SMALL
+    static const char *const configs[] = {
+        NATIVE "\"hidden_size\":8,\"intermediate_size\":4,\"mixers\":[\"recurrent\"],\"lru_width\":6,\"lru_blocks\":6}",
+        NATIVE "\"hidden_size\":8,\"intermediate_size\":4,\"mixers\":[\"recurrent\"],\"lru_width\":6,\"lru_blocks\":1}",
+        NATIVE "\"hidden_size\":1,\"intermediate_size\":3,\"head_dim\":2,\"mlps\":[\"gated\",\"topk\"],\"topk_ffn_k\":1}",
+        NATIVE "\"hidden_size\":8,\"intermediate_size\":1,\"mlps\":[\"gated\",\"topk\"],\"topk_ffn_k\":1}",
+        NATIVE "\"hidden_size\":8,\"intermediate_size\":7,\"mlps\":[\"spark\"],\"spark_ffn_rank\":1,\"spark_ffn_k\":2,"
+               "\"std_ddof\":1}",
+        NATIVE "\"hidden_size\":8,\"intermediate_size\":7,\"mlps\":[\"spark\"],\"spark_ffn_rank\":7,\"spark_ffn_k\":7}",
+        NATIVE "\"hidden_size\":12,\"intermediate_size\":9,\"head_dim\":20,\"rope_fraction\":0.7,\"tie_word_embeddings\":false,"
+               "\"final_logit_softcapping\":null,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}}",
+        NATIVE "\"hidden_size\":12,\"intermediate_size\":9,\"head_dim\":5,\"rope_fraction\":0.01,\"rms_norm_eps\":0}",
+        "{\"model_type\":\"gemma2\"," SMALL "\"hidden_size\":8,\"num_key_value_heads\":1,\"head_dim\":4,\"intermediate_size\":8,"
+        "\"final_logit_softcapping\":null,\"attn_logit_softcapping\":null}",
+        "{\"model_type\":\"gemma3n\"," SMALL "\"hidden_size\":8,\"num_key_value_heads\":1,\"head_dim\":4,\"intermediate_size\":8,"
+        "\"altup_num_inputs\":1,\"laurel_rank\":1,\"hidden_size_per_layer_input\":1,\"vocab_size_per_layer_input\":256,"
+        "\"num_kv_shared_layers\":0,\"final_logit_softcapping\":null}",
+        "{\"model_type\":\"gemma3n\"," SMALL "\"hidden_size\":1,\"num_key_value_heads\":1,\"head_dim\":4,\"intermediate_size\":8,"
+        "\"altup_num_inputs\":2,\"laurel_rank\":2,\"hidden_size_per_layer_input\":2,\"num_kv_shared_layers\":0}",
+        "{\"model_type\":\"recurrent_gemma\"," SMALL "\"hidden_size\":8,\"intermediate_size\":8,"
+        "\"block_types\":[\"recurrent\",\"full_attention\",\"attention\"]}",
+    };
+    char config[128], gguf[128], folder[128], file[160];
+    static const char *const parts[] = { "config.json", "model.safetensors" };
+    snprintf(config, sizeof config, "%s/unusual.json", dir);
+    snprintf(gguf, sizeof gguf, "%s/unusual.gguf", dir);
+    snprintf(folder, sizeof folder, "%s/unusual", dir);
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        float whole[320], other[320];
+        write_file(config, configs[i], strlen(configs[i]));
+        NEED(shk_init(config, gguf, "f32", 3, &err) == SHK_OK, "%s: %s", configs[i], err.message);
+        logits_of(gguf, false, whole);
+        logits_of(gguf, true, other);
+        CHECK(memcmp(whole, other, sizeof whole) == 0, "steps differ from prefill: %s", configs[i]);
+        NEED(shk_convert(gguf, folder, NULL, &err) == SHK_OK, "%s: %s", configs[i], err.message);
+        logits_of(folder, false, other);
+        CHECK(memcmp(whole, other, sizeof whole) == 0, "the converted model differs: %s", configs[i]);
+        NEED(shk_init(config, folder, "f32", 3, &err) == SHK_OK, "%s: %s", configs[i], err.message);
+        logits_of(folder, false, other);
+        CHECK(memcmp(whole, other, sizeof whole) == 0, "the directory differs: %s", configs[i]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%s/%s", folder, parts[i]);
+        unlink(file);
+    }
+    unlink(config), unlink(gguf), rmdir(folder);
+}
+
+/* A GGUF file of another origin: what it says of rotary embeddings is heeded or refused. */
+static shk_status nothing(void *user, const shk_tensor *t, shk_writer *w, shk_error *e) {
+    (void)user, (void)t, (void)w, (void)e;
+    return SHK_OK;
+}
+
+static void test_gguf_keys(void) {
+    static const struct {
+        const char *key, *text; /* a string, or a number where it starts with a digit */
+        const char *naming;     /* of the message; "" : only its tensors are missing */
+    } cases[] = {
+        { "gemma2.rope.scaling.type", "yarn", "yarn" },
+        { "gemma2.rope.scaling.type", "linear", "" },
+        { "gemma2.rope.scaling.type", "none", "" },
+        { "gemma2.rope.scaling.type", "7", "rope.scaling.type" },
+        { "gemma2.rope.dimension_count", "2", "dimension_count" },
+        { "gemma2.rope.dimension_count", "4", "" },
+    };
+    char file[128];
+    snprintf(file, sizeof file, "%s/keys.gguf", dir);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        shk_gguf_meta *m = shk_gguf_meta_new();
+        NEED(m, "memory");
+        shk_gguf_put_str(m, "general.architecture", "gemma2");
+        static const char *const sizes[] = { "vocab_size",          "embedding_length",     "block_count",
+                                             "feed_forward_length", "attention.head_count", "attention.head_count_kv",
+                                             "attention.key_length" };
+        for (size_t k = 0; k < 7; k++) {
+            char key[64];
+            snprintf(key, sizeof key, "gemma2.%s", sizes[k]);
+            shk_gguf_put_u32(m, key, 4);
+        }
+        if (cases[i].text[0] < 'a') shk_gguf_put_u32(m, cases[i].key, (uint32_t)(cases[i].text[0] - '0'));
+        else shk_gguf_put_str(m, cases[i].key, cases[i].text);
+        NEED(shk_gguf_write(file, m, NULL, 0, nothing, NULL, &err) == SHK_OK, "%s", err.message);
+        shk_gguf_meta_free(m);
+        CHECK(try_model(file) != SHK_OK && clear_message(*cases[i].naming ? cases[i].naming : "token_embd.weight is missing"),
+              "%s = %s: %s", cases[i].key, cases[i].text, err.message);
+    }
+    unlink(file);
 }
 
 /* Rewrites model.safetensors with one tensor changed: dropped, of another shape, of another type, or with a NaN. */
@@ -309,6 +423,8 @@ int main(void) {
     NEED(mkdtemp(dir), "%s", dir);
     test_arguments();
     test_config_fields();
+    test_unusual();
+    test_gguf_keys();
     test_tensors();
     test_sessions();
     golden_copy("sparkhawk");
