@@ -36,8 +36,10 @@ needs_check() {
     need qemu-user has qemu-aarch64
     need pkg-config has pkg-config
     need sentencepiece has spm_encode
-    need tmux has tmux
-    need zstd has zstd
+    need shellcheck has shellcheck
+    need groff has groff
+    need zsh has zsh
+    need fish has fish
 }
 
 case ${1:-} in
@@ -57,10 +59,13 @@ if ! has apt-get >/dev/null || { [ -n "$as_root" ] && ! has sudo >/dev/null; }; 
     exit 1
 fi
 echo "installing$missing" >&2
-# shellcheck disable=SC2086 # words, both of them
-if ! { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -qq -y \
-    -o Dpkg::Use-Pty=0 --no-install-recommends $missing; } >/dev/null; then
-    echo "$0: could not install:$missing" >&2
+log=$(mktemp)
+# shellcheck disable=SC2086 # words, all of them
+if ! { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 \
+    -qq -y --no-install-recommends install $missing; } >"$log" 2>&1; then
+    tail -n 3 "$log" >&2
+    echo "$0: could not install:$missing (all of it: $log)" >&2
     echo "As root, with a network: apt-get install$missing" >&2
     exit 1
 fi
+rm -f "$log"
