@@ -24,6 +24,7 @@ enum {
 #define STACK(field) W(field), SHK_ROLE_STACK
 #define BLOCK_MATRIX { DIM_BLOCKS, DIM_BLOCK, DIM_BLOCK }
 
+/* clang-format off: a row is a line */
 const shk_slot shk_slots[] = {
     /* the model itself */
     { ALL, 0, 0, "embed_tokens.weight", "token_embd.weight", TABLE(embed), { DIM_VOCAB, DIM_HIDDEN } },
@@ -31,22 +32,12 @@ const shk_slot shk_slots[] = {
     { GEMMAS | SH, 0, 0, "norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
     { RG, 0, 0, "final_norm.weight", "output_norm.weight", W(final_norm), SHK_ROLE_NORM, { DIM_HIDDEN } },
     { G3N, 0, 0, "embed_tokens_per_layer.weight", "per_layer_token_embd.weight", TABLE(ple_embed), { DIM_PLE_VOCAB, DIM_PLE_ALL } },
-    { G3N,
-      0,
-      0,
-      "per_layer_model_projection.weight",
-      "per_layer_model_proj.weight",
-      TABLE(ple_model_proj),
-      { DIM_PLE_ALL, DIM_HIDDEN } },
+    { G3N, 0, 0, "per_layer_model_projection.weight", "per_layer_model_proj.weight",
+      TABLE(ple_model_proj), { DIM_PLE_ALL, DIM_HIDDEN } },
     { G3N, 0, 0, "per_layer_projection_norm.weight", "per_layer_proj_norm.weight", W(ple_proj_norm), SHK_ROLE_NORM, { DIM_PLE } },
     { G3N, 0, 0, "altup_projections.%d.weight", "altup_proj.weight", STACK(altup_proj), { DIM_HIDDEN, DIM_HIDDEN } },
-    { G3N,
-      0,
-      0,
-      "altup_unembed_projections.%d.weight",
-      "altup_unembd_proj.weight",
-      STACK(altup_unembed),
-      { DIM_HIDDEN, DIM_HIDDEN } },
+    { G3N, 0, 0, "altup_unembed_projections.%d.weight", "altup_unembd_proj.weight",
+      STACK(altup_unembed), { DIM_HIDDEN, DIM_HIDDEN } },
 
     /* norms */
     { GEMMAS, ANY, ANY_MLP, "input_layernorm.weight", "attn_norm.weight", NORM(pre_mixer_norm), { DIM_HIDDEN } },
@@ -88,21 +79,11 @@ const shk_slot shk_slots[] = {
     { RG, REC, ANY_MLP, "temporal_block.conv_1d.weight", "rec_conv.weight", CONV(conv), { DIM_LRU, DIM_TAPS } },
     { RG, REC, ANY_MLP, "temporal_block.conv_1d.bias", "rec_conv.bias", VEC(conv_bias), { DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_weight", "rec_gate_i.weight", PLAIN(input_gate), BLOCK_MATRIX },
-    { RG,
-      REC,
-      ANY_MLP,
-      "temporal_block.rg_lru.input_gate_bias",
-      "rec_gate_i.bias",
-      VEC(input_gate_bias),
-      { DIM_BLOCKS, DIM_BLOCK } },
+    { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_bias", "rec_gate_i.bias",
+      VEC(input_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
     { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_gate_weight", "rec_gate_a.weight", PLAIN(recurrence_gate), BLOCK_MATRIX },
-    { RG,
-      REC,
-      ANY_MLP,
-      "temporal_block.rg_lru.recurrent_gate_bias",
-      "rec_gate_a.bias",
-      VEC(recurrence_gate_bias),
-      { DIM_BLOCKS, DIM_BLOCK } },
+    { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_gate_bias", "rec_gate_a.bias",
+      VEC(recurrence_gate_bias), { DIM_BLOCKS, DIM_BLOCK } },
     { RG, REC, ANY_MLP, "temporal_block.rg_lru.recurrent_param", "rec_lambda", LAMBDA(lambda), { DIM_LRU } },
     { SH, REC, ANY_MLP, "mixer.linear_x.weight", "rec_x.weight", MAT(linear_x), { DIM_LRU, DIM_HIDDEN } },
     { SH, REC, ANY_MLP, "mixer.linear_x.bias", "rec_x.bias", VEC(linear_x_bias), { DIM_LRU } },
@@ -134,20 +115,10 @@ const shk_slot shk_slots[] = {
     /* Gemma 3n */
     { G3N, ANY, ANY_MLP, "altup.modality_router.weight", "altup_router.weight", PLAIN(altup_router), { DIM_ALTUP, DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "altup.router_norm.weight", "altup_router_norm.weight", NORM(altup_router_norm), { DIM_HIDDEN } },
-    { G3N,
-      ANY,
-      ANY_MLP,
-      "altup.prediction_coefs.weight",
-      "altup_predict_coef.weight",
-      PLAIN(altup_predict),
-      { DIM_ALTUP2, DIM_ALTUP } },
-    { G3N,
-      ANY,
-      ANY_MLP,
-      "altup.correction_coefs.weight",
-      "altup_correct_coef.weight",
-      PLAIN(altup_correct),
-      { DIM_ALTUP, DIM_ALTUP } },
+    { G3N, ANY, ANY_MLP, "altup.prediction_coefs.weight", "altup_predict_coef.weight",
+      PLAIN(altup_predict), { DIM_ALTUP2, DIM_ALTUP } },
+    { G3N, ANY, ANY_MLP, "altup.correction_coefs.weight", "altup_correct_coef.weight",
+      PLAIN(altup_correct), { DIM_ALTUP, DIM_ALTUP } },
     { G3N, ANY, ANY_MLP, "altup.correct_output_scale", "altup_correct_scale.weight", VEC(altup_scale), { DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "laurel.linear_left.weight", "laurel_l.weight", MAT(laurel_left), { DIM_LAUREL, DIM_HIDDEN } },
     { G3N, ANY, ANY_MLP, "laurel.linear_right.weight", "laurel_r.weight", MAT(laurel_right), { DIM_HIDDEN, DIM_LAUREL } },
@@ -156,6 +127,7 @@ const shk_slot shk_slots[] = {
     { G3N, ANY, ANY_MLP, "per_layer_projection.weight", "proj.weight", MAT(ple_proj), { DIM_HIDDEN, DIM_PLE } },
     { G3N, ANY, ANY_MLP, "post_per_layer_input_norm.weight", "post_norm.weight", NORM(ple_norm), { DIM_HIDDEN } },
 };
+/* clang-format on */
 const size_t shk_n_slots = sizeof shk_slots / sizeof shk_slots[0];
 
 bool shk_slot_applies(const shk_slot *s, const shk_config *c, int layer) {
