@@ -14,12 +14,16 @@
  * microseconds) bridges the gaps inside a step, not those between steps. */
 enum { SPINS = 2000, CACHE_LINE = 64, MAX_THREADS = 4096 };
 
+/* A loop is cut into this many pieces for each thread, taken as threads become free: one whose CPU does something else for a while
+ * then holds the others up by a piece, not by its whole share. */
+enum { PIECES = 4 };
+
 /* What one side writes and the other polls is a cache line away from the rest. */
 struct shk_pool {
     int threads, spins;
     shk_range_fn *fn; /* of the loop in progress: written before `round` is, read after */
     void *ctx;
-    size_t n, grain;
+    size_t n, piece;
     pthread_mutex_t mutex; /* for sleeping only */
     pthread_cond_t posted, finished;
     char apart_from_loop[CACHE_LINE];
@@ -30,6 +34,8 @@ struct shk_pool {
     _Atomic int pending; /* workers that have not finished the loop */
     _Atomic bool owner_sleeps;
     char apart_from_pending[CACHE_LINE];
+    _Atomic size_t next; /* piece to take */
+    char apart_from_next[CACHE_LINE];
     struct worker {
         shk_pool *pool;
         int thread;
@@ -45,13 +51,12 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-/* The first chunks % threads threads take one chunk more: thread 0 is never the idle one. */
-static void run_range(const shk_pool *p, int thread) {
-    size_t chunks = p->n / p->grain + (p->n % p->grain != 0), t = (size_t)thread;
-    size_t each = chunks / (size_t)p->threads, more = chunks % (size_t)p->threads;
-    size_t first = t * each + (t < more ? t : more), count = each + (t < more);
-    size_t begin = first * p->grain;
-    if (count) p->fn(p->ctx, thread, begin, first + count == chunks ? p->n : begin + count * p->grain);
+static void run_pieces(shk_pool *p, int thread) {
+    for (;;) {
+        size_t begin = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed) * p->piece;
+        if (begin >= p->n) return;
+        p->fn(p->ctx, thread, begin, p->n - begin < p->piece ? p->n : begin + p->piece);
+    }
 }
 
 /* Sleep here is Dekker's handshake: the sleeper says so and looks again, the waker writes and looks for sleepers, all of it
@@ -90,7 +95,7 @@ static void *work(void *arg) {
     for (unsigned seen = 0;; seen++) {
         await_round(p, seen);
         if (atomic_load(&p->stop)) return NULL;
-        run_range(p, w->thread);
+        run_pieces(p, w->thread);
         if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->owner_sleeps)) {
             pthread_mutex_lock(&p->mutex);
             pthread_cond_signal(&p->finished);
@@ -100,14 +105,18 @@ static void *work(void *arg) {
 }
 
 void shk_pool_run(shk_pool *p, shk_range_fn *fn, void *ctx, size_t n, size_t grain) {
-    p->fn = fn, p->ctx = ctx, p->n = n, p->grain = grain ? grain : 1;
-    bool shared = p->threads > 1 && n > p->grain; /* else it is one range, the caller's */
-    if (shared) {
-        atomic_store_explicit(&p->pending, p->threads - 1, memory_order_relaxed);
-        post(p);
+    if (!grain) grain = 1;
+    if (p->threads == 1 || n <= grain) { /* the caller's alone */
+        if (n) fn(ctx, 0, 0, n);
+        return;
     }
-    run_range(p, 0);
-    if (shared) await_workers(p);
+    size_t pieces = (size_t)p->threads * PIECES, share = n / pieces + (n % pieces != 0);
+    p->fn = fn, p->ctx = ctx, p->n = n, p->piece = (share + grain - 1) / grain * grain;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->pending, p->threads - 1, memory_order_relaxed);
+    post(p);
+    run_pieces(p, 0);
+    await_workers(p);
 }
 
 static void pool_stop(shk_pool *p, int started) {

@@ -11,13 +11,14 @@ enum { MOST = 5, ITEMS = 1000 };
 typedef struct loop {
     size_t n, grain;
     int threads, visits[ITEMS]; /* each item is one thread's, so no atomics: a race here is the pool's */
-    struct { int calls; size_t begin, end; } of[MOST];
+    struct { size_t covered, ragged; } of[MOST];
 } loop;
 
 static void visit(void *ctx, int thread, size_t begin, size_t end) {
     loop *l = ctx;
     if (thread < 0 || thread >= l->threads || begin >= end || end > l->n) return; /* the counts tell */
-    l->of[thread].calls++, l->of[thread].begin = begin, l->of[thread].end = end;
+    l->of[thread].covered += end - begin;
+    l->of[thread].ragged += (end - begin) % l->grain && end != l->n;
     for (size_t i = begin; i < end; i++) l->visits[i]++;
 }
 
@@ -28,9 +29,8 @@ static void check_loop(shk_pool *p, loop *l, size_t n, size_t grain) {
     shk_pool_run(p, visit, l, n, grain);
     for (size_t i = 0; i < ITEMS; i++) wrong += l->visits[i] != (i < n);
     for (int t = 0; t < threads; t++) {
-        size_t length = l->of[t].end - l->of[t].begin;
-        wrong += l->of[t].calls > 1 || (length % grain && l->of[t].end != n);
-        covered += length;
+        wrong += l->of[t].ragged;
+        covered += l->of[t].covered;
     }
     CHECK(!wrong && covered == n, "%d threads, %zu items, grain %zu: %zu wrong, %zu covered", threads, n, grain, wrong, covered);
 }
