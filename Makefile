@@ -97,6 +97,15 @@ check-kernels: $(KERNEL_TESTS)
 check-neon:
 	@SHK_REQUIRE_ISA=neon $(MAKE) CC=aarch64-linux-gnu-gcc BUILD=$(BUILD)/neon EMULATOR="qemu-aarch64 -L /usr/aarch64-linux-gnu" check-kernels
 
+# random weights of published sizes (3 GB each, made once): Spark beside the dense model of its size, and a fixed-size state's depth
+BENCH := $(BUILD)/bench
+bench: all
+	mkdir -p $(BENCH)
+	for p in gemma2-2b spark-gemma2-2b recurrentgemma-2b; do \
+	    [ -f $(BENCH)/$$p.gguf ] || $(BUILD)/sparkhawk init $$p -o $(BENCH)/$$p.gguf --type q8_0 || exit; done
+	$(BUILD)/sparkhawk bench -m $(BENCH)/spark-gemma2-2b.gguf --vs $(BENCH)/gemma2-2b.gguf --prefill 256 -n 16 -d "0 4096"
+	$(BUILD)/sparkhawk bench -m $(BENCH)/recurrentgemma-2b.gguf --prefill 0 -n 16 -d "0 4096 1000000"
+
 bench-kernels: $(BUILD)/bench/kernels
 	$<
 -include $(BUILD)/bench/kernels.d
@@ -104,5 +113,5 @@ bench-kernels: $(BUILD)/bench/kernels
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests check check-kernels check-neon bench-kernels run install uninstall clean
+.PHONY: all tests check check-kernels check-neon bench bench-kernels run install uninstall clean
 -include $(OBJ:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)

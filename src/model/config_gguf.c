@@ -245,4 +245,5 @@ void shk_config_to_gguf(const shk_config *c, shk_gguf_meta *m, bool ids) {
         shk_gguf_put_bools(m, key_of(key, sizeof key, c, "attention.sliding_window_pattern"), local, c->n_layers);
     }
     if (c->family == SHK_GEMMA3N) put_gemma3n(c, m);
+    if (ids) shk_gguf_put_str(m, "tokenizer.ggml.model", "no_vocab"); /* what llama.cpp calls a file without a tokenizer */
 }
