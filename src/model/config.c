@@ -21,10 +21,6 @@ const char *const shk_mixer_names[SHK_MIXER_COUNT] = { "global", "local", "spark
 const char *const shk_mlp_names[SHK_MLP_COUNT] = { "gated", "topk", "spark" };
 
 #define AT(field) offsetof(shk_config, field)
-enum {
-    G1 = 1 << SHK_GEMMA, G2 = 1 << SHK_GEMMA2, G3 = 1 << SHK_GEMMA3, G3N = 1 << SHK_GEMMA3N, RG = 1 << SHK_RECURRENT_GEMMA,
-    SH = 1 << SHK_NATIVE, ALL = G1 | G2 | G3 | G3N | RG | SH
-};
 
 const shk_field shk_config_fields[] = {
     { SHK_FIELD_U32, AT(vocab), "vocab_size", NULL, "vocab_size", 1, 1 << 24, ALL },
@@ -120,7 +116,7 @@ shk_status shk_config_kinds(shk_config *c, const char *field, const char *const 
     return SHK_OK;
 }
 
-static bool uses(const shk_config *c, bool mlp, uint32_t kind) {
+bool shk_config_uses(const shk_config *c, bool mlp, uint32_t kind) {
     for (uint32_t i = 0; i < c->n_layers; i++)
         if ((mlp ? c->layers[i].mlp : c->layers[i].mixer) == kind) return true;
     return false;
@@ -135,8 +131,8 @@ static shk_status within(const shk_config *c, const char *name, double value, do
 
 static shk_status check_kinds(const shk_config *c, shk_error *err) {
     shk_status st = SHK_OK;
-    if (uses(c, false, SHK_MIXER_LOCAL)) st = within(c, "sliding_window", c->window, 1, 1 << 24, err);
-    if (!st && uses(c, false, SHK_MIXER_RECURRENT)) {
+    if (shk_config_uses(c, false, SHK_MIXER_LOCAL)) st = within(c, "sliding_window", c->window, 1, 1 << 24, err);
+    if (!st && shk_config_uses(c, false, SHK_MIXER_RECURRENT)) {
         st = within(c, "lru_width", c->lru_width, 1, 1 << 18, err);
         if (!st) st = within(c, "lru_blocks", c->lru_blocks, 1, c->lru_width, err);
         if (!st && c->lru_width % c->lru_blocks)
@@ -144,18 +140,19 @@ static shk_status check_kinds(const shk_config *c, shk_error *err) {
                           c->lru_blocks);
         if (!st) st = within(c, "conv1d_width", c->conv_width, 2, 64, err);
     }
-    if (!st && uses(c, false, SHK_MIXER_SPARK)) {
+    if (!st && shk_config_uses(c, false, SHK_MIXER_SPARK)) {
         st = within(c, "spark_attn_rank", c->attn_rank, 2, c->head_dim - 2.0, err);
         if (!st && (c->attn_rank % 2 || c->head_dim % 2))
             st = shk_fail(err, SHK_E_FORMAT, "%s: spark_attn_rank %u and head_dim %u must be even", c->origin, c->attn_rank,
                           c->head_dim);
         if (!st) st = within(c, "spark_attn_k", c->attn_k, 1, 1 << 24, err);
     }
-    if (!st && uses(c, true, SHK_MLP_SPARK)) {
+    if (!st && shk_config_uses(c, true, SHK_MLP_SPARK)) {
         st = within(c, "spark_ffn_rank", c->ffn_rank, 1, c->hidden - 1.0, err);
         if (!st) st = within(c, "spark_ffn_k", c->ffn_k, 1, c->ffn, err);
     }
-    if (!st && uses(c, true, SHK_MLP_TOPK) && c->family == SHK_NATIVE) st = within(c, "topk_ffn_k", c->topk_k, 1, c->ffn, err);
+    if (!st && shk_config_uses(c, true, SHK_MLP_TOPK) && c->family == SHK_NATIVE)
+        st = within(c, "topk_ffn_k", c->topk_k, 1, c->ffn, err);
     return st;
 }
 

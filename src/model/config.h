@@ -68,6 +68,9 @@ json_t *shk_config_to_json(const shk_config *c, const char *dtype);
 /* `ids`: also the special tokens' ids, which a tokenizer's metadata would give otherwise. */
 void shk_config_to_gguf(const shk_config *c, shk_gguf_meta *m, bool ids);
 
+/* Has any layer this kind of mixer, or of MLP? */
+bool shk_config_uses(const shk_config *c, bool mlp, uint32_t kind);
+
 /* Derives what the files leave implicit and checks the whole: used by the readers. */
 shk_status shk_config_finish(shk_config *c, shk_error *err);
 /* Dimensions of a head that the rotary embedding turns. */

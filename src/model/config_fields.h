@@ -4,6 +4,12 @@
 
 #include "model/config.h"
 
+/* Families as bits, for the tables of fields and of tensors. */
+enum {
+    G1 = 1 << SHK_GEMMA, G2 = 1 << SHK_GEMMA2, G3 = 1 << SHK_GEMMA3, G3N = 1 << SHK_GEMMA3N, RG = 1 << SHK_RECURRENT_GEMMA,
+    SH = 1 << SHK_NATIVE, GEMMAS = G1 | G2 | G3 | G3N, ALL = GEMMAS | RG | SH
+};
+
 typedef enum shk_field_kind { SHK_FIELD_U32, SHK_FIELD_REAL, SHK_FIELD_BOOL, SHK_FIELD_ID } shk_field_kind;
 
 typedef struct shk_field {

@@ -77,19 +77,13 @@ static shk_status add_ropes(shk_model *m, shk_error *err) {
 
 /* ---- buffers ---- */
 
-static bool uses(const shk_config *c, uint32_t mixer) {
-    for (uint32_t l = 0; l < c->n_layers; l++)
-        if (c->layers[l].mixer == mixer) return true;
-    return false;
-}
-
 /* Every buffer with its number of 4-byte values: sized and placed by the same list. */
 static size_t place_buffers(shk_model *m, char *base) {
     const shk_config *c = &m->config;
     shk_buffers *b = &m->b;
     size_t T = SHK_PASS_ROWS, d = c->hidden, altup = c->family == SHK_GEMMA3N ? c->altup : 0, streams = altup ? altup : 1;
     size_t q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
-    size_t w = uses(c, SHK_MIXER_RECURRENT) ? c->lru_width : 0;
+    size_t w = shk_config_uses(c, false, SHK_MIXER_RECURRENT) ? c->lru_width : 0;
     struct {
         void *at;
         size_t n;

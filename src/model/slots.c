@@ -2,12 +2,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/config_fields.h"
 #include "model/weights.h"
 
 enum {
-    G1 = 1 << SHK_GEMMA, G2 = 1 << SHK_GEMMA2, G3 = 1 << SHK_GEMMA3, G3N = 1 << SHK_GEMMA3N, RG = 1 << SHK_RECURRENT_GEMMA,
-    SH = 1 << SHK_NATIVE, GEMMAS = G1 | G2 | G3 | G3N, POST = G2 | G3 | G3N, ALL = GEMMAS | RG | SH,
-
+    POST = G2 | G3 | G3N,
     ATTN = 1 << SHK_MIXER_GLOBAL | 1 << SHK_MIXER_LOCAL | 1 << SHK_MIXER_SPARK, REC = 1 << SHK_MIXER_RECURRENT, ANY = ATTN | REC,
     GATED = 1 << SHK_MLP_GATED | 1 << SHK_MLP_TOPK, SPARK = 1 << SHK_MLP_SPARK, ANY_MLP = GATED | SPARK
 };
