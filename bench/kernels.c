@@ -110,6 +110,38 @@ static void bench_rows(const shk_kernels *k, shk_type type, uint32_t *ids) {
     }
 }
 
+/* ---- packed rows ---- */
+
+static struct {
+    const shk_kernels *k;
+    shk_type type;
+    size_t n, tokens;
+    shk_xblock *x;
+} packed;
+
+static void dot_packed(void *arg) {
+    (void)arg;
+    packed.k->dot_packed[packed.type](rows.y, packed.n, rows.w, packed.n, packed.x, packed.tokens, K);
+}
+static void quantize_x(void *arg) { (void)arg, packed.k->quantize_x(packed.x, rows.x, K); }
+
+static void bench_packed(const shk_kernels *k, shk_type type) {
+    char title[64];
+    size_t bytes = shk_packed_bytes(shk_packing_of(type), K);
+    snprintf(title, sizeof title, "%-10s packed_%s", k->tier, shk_type_of(type)->name);
+    if (!wanted(title)) return;
+    packed.k = k, packed.type = type;
+    printf("%-22s", title);
+    for (packed.tokens = 1; packed.tokens <= 128; packed.tokens *= packed.tokens < 8 ? 8 : 16) {
+        packed.n = 2 * SHK_PACK_ROWS;
+        double s = seconds(dot_packed, NULL);
+        printf("  %3zu tokens %6.1f G/s", packed.tokens, (double)(packed.n * K * packed.tokens) / s * 1e-9);
+    }
+    packed.tokens = 1, packed.n = STREAM_BYTES / bytes * SHK_PACK_ROWS;
+    double s = seconds(dot_packed, NULL);
+    printf("  streamed %5.1f G/s %5.1f GB/s +-%2.0f%%\n", (double)(packed.n * K) / s * 1e-9, STREAM_BYTES / s * 1e-9, spread);
+}
+
 /* ---- the others ---- */
 
 static struct {
@@ -137,9 +169,9 @@ static void bench_others(const shk_kernels *k) {
         { "rmsnorm", rmsnorm, K },           { "moments", moments, WIDTH }, { "gelu_mul", gelu_mul, WIDTH },
         { "softmax", softmax, WIDTH },       { "softplus", softplus, WIDTH }, { "softcap", softcap, WIDTH },
         { "add", add, WIDTH },               { "mul", mul, WIDTH }, { "select 8%", selection, WIDTH }, { "rope", rope, 256 },
-        { "conv1d_step", conv1d_step, 2560 }, { "rglru_step", rglru_step, 2560 },
+        { "quantize_x", quantize_x, K },     { "conv1d_step", conv1d_step, 2560 }, { "rglru_step", rglru_step, 2560 },
     };
-    v.k = k;
+    v.k = packed.k = k;
     for (size_t tokens = 1; tokens <= 128; tokens *= tokens < 32 ? 32 : 4) {
         char title[64];
         snprintf(title, sizeof title, "%-6s matmul_f32", k->tier);
@@ -179,7 +211,8 @@ static float *random_floats(size_t n) {
 }
 
 int main(int argc, char **argv) {
-    static const struct { unsigned cpu; } tiers[] = { { 0 }, { SHK_CPU_AVX2 }, { SHK_CPU_AVX512 }, { SHK_CPU_NEON } };
+    enum { AVX512 = SHK_CPU_AVX2 | SHK_CPU_AVX512 };
+    static const unsigned tiers[] = { 0, SHK_CPU_AVX2, AVX512, AVX512 | SHK_CPU_AVX512VNNI, SHK_CPU_NEON };
     shk_error err;
     unsigned machine;
     n_words = argc - 1, words = argv + 1;
@@ -188,8 +221,8 @@ int main(int argc, char **argv) {
     size_t most_rows = STREAM_BYTES / 512;
     uint32_t *ids = shk_calloc(most_rows, sizeof *ids);
     rows.w = shk_calloc(STREAM_BYTES, 1), rows.x = random_floats(K), rows.y = random_floats(most_rows);
-    rows.c = random_floats(most_rows);
-    if (!ids || !rows.w) return 1;
+    rows.c = random_floats(most_rows), packed.x = shk_calloc(128 * K / SHK_PACK_BLOCK, sizeof *packed.x);
+    if (!ids || !rows.w || !packed.x) return 1;
     for (size_t i = 0; i < STREAM_BYTES / 4; i++) ((uint32_t *)rows.w)[i] = (uint32_t)rand() & 0x3bff3bff; /* below 1 as any type */
     v.a = random_floats(WIDTH), v.b = random_floats(64 * K), v.c = random_floats(128 * K), v.d = random_floats(WIDTH * 4);
     v.e = random_floats(WIDTH * 4), v.f = random_floats(WIDTH), v.ids = ids;
@@ -198,11 +231,13 @@ int main(int argc, char **argv) {
     bench_pool();
     for (size_t t = 0; t < sizeof tiers / sizeof *tiers; t++) {
         shk_kernels k;
-        if (tiers[t].cpu && !(tiers[t].cpu & machine)) continue;
-        shk_cpu_kernels(&k, tiers[t].cpu);
-        if (!tiers[t].cpu && !n_words) continue; /* ref is slow: only when asked for */
+        if (tiers[t] & ~machine) continue;
+        shk_cpu_kernels(&k, tiers[t]);
+        if (!tiers[t] && !n_words) continue; /* ref is slow: only when asked for */
         for (int type = 0; type < SHK_TYPE_COUNT; type++)
             if (k.dot_rows[type]) bench_rows(&k, (shk_type)type, ids);
+        for (int type = 0; type < SHK_TYPE_COUNT; type++)
+            if (k.dot_packed[type]) bench_packed(&k, (shk_type)type);
         bench_others(&k);
     }
     return 0;

@@ -25,6 +25,7 @@ static const option bench_options[] = {
     { "batch", 'b', OPT_TEXT, AT(batches), 0, 0, "LIST", "sequences that are decoded at once" },
     { "repeats", 'r', OPT_INT, AT(repeats), 1, 1000, "N", "times that each test runs; the median is shown" },
     { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" },
+    { "exact", 0, OPT_FLAG, AT(model.exact), 0, 0, NULL, "keep activations in f32: slower, for comparisons" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL,
       "print {\"bandwidth_gb_s\", \"gflop_s\", \"rows\": [{\"test\", \"depth\", \"threads\", \"batch\", \"tok_s\", \"tok_s_min\", "
       "\"tok_s_max\", \"bytes_per_token\", \"share\"}]}" },
@@ -66,7 +67,7 @@ static void subject_close(subject *s) {
 
 static int subject_open(subject *s, const char *path, const model_args *a, const test *t) {
     shk_error err;
-    shk_model_params params = { .threads = t->threads, .dense = a->dense };
+    shk_model_params params = { .threads = t->threads, .dense = a->dense, .exact = a->exact };
     if (shk_model_load(&s->model, path, &params, &err)) return fail("%s", err.message);
     int32_t vocab = shk_model_vocab_size(s->model);
     uint64_t context = shk_model_context(s->model), wanted = t->depth + t->n + 1;

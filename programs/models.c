@@ -15,7 +15,8 @@ char *model_path(const model_args *a) {
 }
 
 shk_model *model_open(const model_args *a) {
-    shk_model_params params = { .threads = (int)a->threads, .window_extra = (int)a->window_extra, .dense = a->dense };
+    shk_model_params params = { .threads = (int)a->threads, .window_extra = (int)a->window_extra, .dense = a->dense,
+                                .exact = a->exact };
     char *path = model_path(a);
     shk_model *m = NULL;
     shk_error err;

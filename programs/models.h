@@ -8,7 +8,7 @@
 typedef struct model_args {
     const char *path;
     int64_t threads, window_extra;
-    bool dense;
+    bool dense, exact;
 } model_args;
 
 /* Rows for the option table of arguments that have a member `model`; AT is the file's own offsetof. */
@@ -19,7 +19,8 @@ typedef struct model_args {
     { "threads", 't', OPT_INT, AT(model.threads), 0, 1024, "N", "compute threads; 0: one for each CPU" }, \
     { "window-extra", 0, OPT_INT, AT(model.window_extra), 0, 1 << 20, "N", \
       "widen every local layer's window; 1: RecurrentGemma as its first release attends" }, \
-    { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" }
+    { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" }, \
+    { "exact", 0, OPT_FLAG, AT(model.exact), 0, 0, NULL, "keep activations in f32: slower, for comparisons" }
 
 /* The model's path: given, from the environment, or the cached one. malloc'd. NULL: said so. */
 char *model_path(const model_args *a);

@@ -128,6 +128,15 @@ shk_status shk_map_open(shk_map *map, const char *path, shk_error *err) {
     return status;
 }
 
+/* madvise on the whole pages inside [p, p + n) */
+static int advise(const void *p, size_t n, int advice) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)p + page - 1) / page * page, end = ((uintptr_t)p + n) / page * page;
+    return begin < end ? madvise((void *)begin, end - begin, advice) : 0;
+}
+
+void shk_map_forget(const void *p, size_t n) { advise(p, n, MADV_DONTNEED); }
+
 void shk_map_close(shk_map *map) {
     if (map->size) munmap((void *)(uintptr_t)map->data, map->size);
     *map = (shk_map){ 0 };
@@ -138,6 +147,8 @@ void *shk_reserve(size_t size) {
     void *p = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
+
+void shk_want_huge(void *p, size_t size) { advise(p, size, MADV_HUGEPAGE); }
 
 void shk_release(void *p, size_t size) {
     if (p) munmap(p, size ? size : 1);

@@ -36,10 +36,13 @@ typedef struct shk_map {
     size_t size;
 } shk_map;
 shk_status shk_map_open(shk_map *map, const char *path, shk_error *err);
+/* Pages inside [p, p + n) of a mapping are no longer counted as the process's; they are read again when touched. */
+void shk_map_forget(const void *p, size_t n);
 void shk_map_close(shk_map *map); /* zeroes *map; a zeroed one is allowed */
 
 /* Zeroed memory of `size` bytes, aligned to a page, of which only touched pages take memory. NULL on failure. */
 void *shk_reserve(size_t size);
+void shk_want_huge(void *p, size_t size);            /* asks for large pages inside [p, p + size): fewer faults to fill it */
 void shk_release(void *p, size_t size);             /* NULL is allowed */
 void shk_discard(void *p, size_t offset, size_t n); /* gives whole pages inside [offset, offset+n) back; they read as zero */
 

@@ -7,6 +7,8 @@
 #ifndef SHK_OPS_H
 #define SHK_OPS_H
 
+#include <stdbool.h>
+
 #include "error.h"
 #include "file/types.h"
 
@@ -16,6 +18,7 @@ typedef struct shk_mat {
     shk_type type;
     size_t rows, cols;
     size_t stride; /* bytes from a row to the next */
+    bool packed;   /* data is in the device's own form: what `prepare` has made; stride is then the bytes of a row on average */
 } shk_mat;
 
 /* Where one layer keeps its part of a session's state: byte offsets from the session's base. Attention: rings of `ring` slots;
@@ -91,6 +94,10 @@ typedef struct shk_ops {
      * attention that reaches further than any before. */
     shk_status (*reserve)(void *dev, uint64_t positions, shk_error *err);
     void (*close)(void *dev); /* NULL is allowed */
+
+    /* Puts a matrix that linear or embed will read into the form that suits the device, and lets go of the file's pages. Where a
+     * quantized one changes, linear rounds activations to 8 bits. The memory is the device's. */
+    shk_status (*prepare)(void *dev, shk_mat *W, shk_error *err);
 
     /* x[t] = scale * E[tokens[t]]                           x [T, E.cols] */
     void (*embed)(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale);

@@ -19,6 +19,7 @@ static unsigned machine(void) {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
             __builtin_cpu_supports("avx512vl"))
             cpu |= SHK_CPU_AVX512;
+        if (cpu & SHK_CPU_AVX512 && __builtin_cpu_supports("avx512vnni")) cpu |= SHK_CPU_AVX512VNNI;
     }
 #elif defined(__aarch64__)
     cpu |= SHK_CPU_NEON; /* part of the base architecture */
@@ -28,7 +29,8 @@ static unsigned machine(void) {
 
 shk_status shk_cpu_detect(unsigned *out, shk_error *err) {
     static const struct { const char *name; unsigned cpu; } caps[] = {
-        { "ref", 0 }, { "avx2", SHK_CPU_AVX2 }, { "avx512", SHK_CPU_AVX2 | SHK_CPU_AVX512 }, { "neon", SHK_CPU_NEON }
+        { "ref", 0 }, { "avx2", SHK_CPU_AVX2 }, { "avx512", SHK_CPU_AVX2 | SHK_CPU_AVX512 },
+        { "avx512vnni", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI }, { "neon", SHK_CPU_NEON }
     };
     const char *cap = getenv("SHK_CPU");
     *out = machine();
@@ -38,7 +40,7 @@ shk_status shk_cpu_detect(unsigned *out, shk_error *err) {
             *out &= caps[i].cpu;
             return SHK_OK;
         }
-    return shk_fail(err, SHK_E_ARGUMENT, "SHK_CPU is \"%s\": must be ref, avx2, avx512 or neon", cap);
+    return shk_fail(err, SHK_E_ARGUMENT, "SHK_CPU is \"%s\": must be ref, avx2, avx512, avx512vnni or neon", cap);
 }
 
 int shk_cpu_count(void) {

@@ -7,19 +7,27 @@
     .dot_rows[SHK_##T] = shk_dot_rows_##type##_##isa, .axpy_rows[SHK_##T] = shk_axpy_rows_##type##_##isa,          \
     .dequant[SHK_##T] = shk_dequant_##type##_##isa,
 #define SLOT(slot, fn, isa) .slot = shk_##slot##_##isa,
+#define PACKED(T, type, isa) k->dot_packed[SHK_##T] = shk_dot_packed_##type##_##isa;
+#define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) k->quantize_x = shk_quantize_x_##isa;
 #define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_SLOTS(SLOT, isa) }
 
-/* Every tier is whole: exactness (kernels.h) ties the functions of one tier together. */
+/* A tier's f32 functions are a whole: exactness (kernels.h) ties them together. Integer products are the same in all. */
 void shk_cpu_kernels(shk_kernels *k, unsigned cpu) {
     static const shk_kernels ref = TIER(ref);
     *k = ref;
+    INTEGER(ref)
 #if defined(__x86_64__)
     static const shk_kernels avx2 = TIER(avx2), avx512 = TIER(avx512);
-    if (cpu & SHK_CPU_AVX2) *k = avx2;
     if (cpu & SHK_CPU_AVX512) *k = avx512;
+    else if (cpu & SHK_CPU_AVX2) *k = avx2;
+    if (cpu & SHK_CPU_AVX2) { INTEGER(avx2) }
+    if (cpu & SHK_CPU_AVX512VNNI) { k->tier = "avx512vnni"; INTEGER(avx512vnni) }
 #elif defined(__aarch64__)
     static const shk_kernels neon = TIER(neon);
-    if (cpu & SHK_CPU_NEON) *k = neon;
+    if (cpu & SHK_CPU_NEON) {
+        *k = neon;
+        INTEGER(neon)
+    }
 #endif
     (void)cpu;
 }

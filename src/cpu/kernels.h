@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/packed.h"
 #include "file/types.h"
 
 /* y[i] = sum_j w[row(i)][j] * x[j];   row(i) = ids ? ids[i] : i
@@ -30,6 +31,13 @@ typedef void shk_dequant_fn(float *y, const void *w, size_t k);
 /* y[t*ldy + i] = sum_j w[i*ldw + j] * x[t*ldx + j]   i < n, t < tokens, j < k; leading dimensions in values */
 typedef void shk_matmul_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n,
                                size_t tokens, size_t k);
+
+/* x [k] as blocks of 8-bit integers, out [k / 32] (packed.h).   k a multiple of 32 */
+typedef void shk_quantize_x_fn(shk_xblock *out, const float *x, size_t k);
+
+/* y[t*ldy + i] = w[i] . x[t] for n rows of a packed matrix.
+ *   w ceil(n / 16) groups   x [tokens, k / 32]   y [tokens, n], rows ldy apart */
+typedef void shk_dot_packed_fn(float *y, size_t ldy, const void *w, size_t n, const shk_xblock *x, size_t tokens, size_t k);
 
 /* y = x * rsqrt(mean(x^2) + eps) * w;   w [n] or NULL for ones; y may be x. The sum of squares is made in double. */
 typedef void shk_rmsnorm_fn(float *y, const float *x, const float *w, size_t n, float eps);
@@ -74,10 +82,11 @@ typedef double shk_probe_fma_fn(float *sink, size_t rounds);
 typedef void shk_probe_read_fn(float *sink, const void *data, size_t n);
 
 typedef struct shk_kernels {
-    const char *tier; /* "ref", "avx2", "avx512", "neon" */
+    const char *tier; /* "ref", "avx2", "avx512", "avx512vnni", "neon" */
     shk_dot_rows_fn *dot_rows[SHK_TYPE_COUNT];   /* every type that shk_dequant_row knows; NULL otherwise */
     shk_axpy_rows_fn *axpy_rows[SHK_TYPE_COUNT];
     shk_dequant_fn *dequant[SHK_TYPE_COUNT];
+    shk_dot_packed_fn *dot_packed[SHK_TYPE_COUNT]; /* NULL: no packed form */
     shk_matmul_f32_fn *matmul_f32;
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;
@@ -93,6 +102,7 @@ typedef struct shk_kernels {
     shk_rglru_step_fn *rglru_step;
     shk_probe_fma_fn *probe_fma;
     shk_probe_read_fn *probe_read;
+    shk_quantize_x_fn *quantize_x;
 } shk_kernels;
 
 /* Fills the table for the instruction sets in `cpu` (file cpu/detect.h). */

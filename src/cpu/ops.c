@@ -11,6 +11,8 @@
 /* Elementwise ops of fewer values than this are not worth waking a thread for. */
 enum { ELEMENT_GRAIN = 16384 };
 
+#define ROUNDED_BYTES ((size_t)SHK_PASS_ROWS * SHK_CPU_ROW_BLOCKS * sizeof(shk_xblock))
+
 static void *cpu_alloc(void *dev, size_t bytes) {
     (void)dev;
     return shk_reserve(bytes);
@@ -35,12 +37,51 @@ static shk_work cpu_work(const void *dev) { return ((const shk_cpu *)dev)->work;
 
 static const char *mat_row(const shk_mat *m, size_t i) { return (const char *)m->data + i * m->stride; }
 
+/* ---- packed matrices ---- */
+
+typedef struct pack_args {
+    const shk_mat *from;
+    char *to;
+} pack_args;
+
+static size_t group_bytes(const shk_mat *m) { return shk_packed_bytes(shk_packing_of(m->type), m->cols); }
+
+static void pack_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const pack_args *p = ctx;
+    const shk_mat *m = p->from;
+    for (size_t i = begin; i < end; i++) {
+        size_t row = i * SHK_PACK_ROWS, n = m->rows - row < SHK_PACK_ROWS ? m->rows - row : SHK_PACK_ROWS;
+        shk_pack_group(m->type, p->to + i * group_bytes(m), mat_row(m, row), m->stride, n, m->cols);
+    }
+    size_t first = begin * SHK_PACK_ROWS, n = (end - begin) * SHK_PACK_ROWS;
+    shk_map_forget(mat_row(m, first), (n < m->rows - first ? n : m->rows - first) * m->stride);
+}
+
+static shk_status prepare(void *dev, shk_mat *W, shk_error *err) {
+    shk_cpu *cpu = dev;
+    if (W->packed || !shk_packing_of(W->type)) return SHK_OK;
+    size_t groups = (W->rows + SHK_PACK_ROWS - 1) / SHK_PACK_ROWS;
+    pack_args args = { W, shk_arena_alloc(cpu->packed, groups, group_bytes(W)) };
+    if (!args.to) return shk_fail(err, SHK_E_MEMORY, "no memory to pack a matrix of %zu x %zu", W->rows, W->cols);
+    shk_want_huge(args.to, groups * group_bytes(W));
+    shk_pool_run(cpu->pool, pack_range, &args, groups, 1);
+    shk_map_forget(W->data, W->rows * W->stride); /* the pages that two groups shared */
+    *W = (shk_mat){ args.to, W->type, W->rows, W->cols, group_bytes(W) / SHK_PACK_ROWS, true };
+    return SHK_OK;
+}
+
+static void unpack_row(float *y, const shk_mat *m, size_t row) {
+    shk_unpack_row(m->type, y, (const char *)m->data + row / SHK_PACK_ROWS * group_bytes(m), row % SHK_PACK_ROWS, m->cols);
+}
+
 static void embed(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale) {
     shk_cpu *cpu = dev;
     cpu->work.weight_bytes += (double)T * (double)E->stride;
     for (size_t t = 0; t < T; t++) {
         float *row = x + t * E->cols;
-        cpu->k.dequant[E->type](row, mat_row(E, (size_t)tokens[t]), E->cols);
+        if (E->packed) unpack_row(row, E, (size_t)tokens[t]);
+        else cpu->k.dequant[E->type](row, mat_row(E, (size_t)tokens[t]), E->cols);
         for (size_t i = 0; i < E->cols; i++) row[i] *= scale;
     }
 }
@@ -137,11 +178,28 @@ static void matmul_range(void *ctx, int thread, size_t begin, size_t end) {
     add_bias(l, begin, end);
 }
 
+static void round_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const linear_args *l = ctx;
+    size_t k = l->W->cols;
+    for (size_t t = begin; t < end; t++) l->cpu->k.quantize_x(l->cpu->rounded + t * (k / SHK_PACK_BLOCK), l->x + t * l->ldx, k);
+}
+
+static void packed_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const linear_args *l = ctx;
+    const shk_mat *W = l->W;
+    const char *w = (const char *)W->data + begin / SHK_PACK_ROWS * group_bytes(W);
+    l->cpu->k.dot_packed[W->type](l->y + begin, W->rows, w, end - begin, l->cpu->rounded, l->T, W->cols);
+    add_bias(l, begin, end);
+}
+
 static void linear(void *dev, float *y, const float *x, size_t ldx, const shk_mat *W, const float *b, size_t T) {
     shk_cpu *cpu = dev;
     linear_args args = { cpu, y, x, ldx, W, b, T };
-    size_t grain = ELEMENT_GRAIN / W->cols / T + 1;
-    shk_pool_run(cpu->pool, T == 1 ? matvec_range : matmul_range, &args, W->rows, (grain + 7) / 8 * 8);
+    size_t grain = (ELEMENT_GRAIN / W->cols / T + SHK_PACK_ROWS) / SHK_PACK_ROWS * SHK_PACK_ROWS;
+    if (W->packed) shk_pool_run(cpu->pool, round_range, &args, T, ELEMENT_GRAIN / W->cols + 1);
+    shk_pool_run(cpu->pool, W->packed ? packed_range : T == 1 ? matvec_range : matmul_range, &args, W->rows, grain);
     shk_cpu_note(cpu, W, W->rows, T);
 }
 
@@ -255,6 +313,8 @@ static void cpu_close(void *dev) {
     shk_pool_free(cpu->pool);
     shk_release(cpu->scratch, (size_t)cpu->threads * SHK_CPU_SCRATCH * sizeof(float));
     shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
+    shk_release(cpu->rounded, ROUNDED_BYTES);
+    shk_arena_free(cpu->packed);
     free(cpu);
 }
 
@@ -267,6 +327,7 @@ static const shk_ops cpu_ops = {
     .upload = cpu_upload,
     .reserve = cpu_reserve,
     .close = cpu_close,
+    .prepare = prepare,
     .embed = embed,
     .rmsnorm = rmsnorm,
     .linear = linear,
@@ -305,7 +366,9 @@ shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error 
     st = shk_pool_new(&cpu->pool, cpu->threads, err);
     if (st) goto fail;
     cpu->scratch = shk_reserve((size_t)cpu->threads * SHK_CPU_SCRATCH * sizeof(float));
-    if (!cpu->scratch) {
+    cpu->rounded = shk_reserve(ROUNDED_BYTES);
+    cpu->packed = shk_arena_new();
+    if (!cpu->scratch || !cpu->rounded || !cpu->packed) {
         st = shk_fail(err, SHK_E_MEMORY, "no memory for the scratch of %d threads", cpu->threads);
         goto fail;
     }

@@ -4,6 +4,7 @@
 #define SHK_CPU_TIERS_H
 
 #include "cpu/kernels.h"
+#include "cpu/packed.h"
 
 /* X(SHK_ constant, name) for each type with rows */
 #define SHK_ROW_TYPES(X, tier)                                                                                     \
@@ -29,5 +30,13 @@ SHK_DECLARE_TIER(ref)
 SHK_DECLARE_TIER(avx2)
 SHK_DECLARE_TIER(avx512)
 SHK_DECLARE_TIER(neon)
+
+/* Integer products are the same in every tier (packed.h), so that they need no table of their own for each. */
+#define SHK_DECLARE_PACKED(T, type, tier) shk_dot_packed_fn shk_dot_packed_##type##_##tier;
+#define SHK_DECLARE_INTEGER(tier) SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) shk_quantize_x_fn shk_quantize_x_##tier;
+SHK_DECLARE_INTEGER(ref)
+SHK_DECLARE_INTEGER(avx2)
+SHK_DECLARE_INTEGER(avx512vnni)
+SHK_DECLARE_INTEGER(neon)
 
 #endif

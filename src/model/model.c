@@ -172,6 +172,7 @@ static shk_status load(shk_model *m, const shk_model_params *params, shk_error *
     shk_status st = S_ISDIR(s.st_mode) ? open_directory(m, err) : open_gguf(m, err);
     if (st) return st;
     m->dense = params->dense != 0;
+    m->exact = params->exact != 0;
     for (uint32_t l = 0; l < m->config.n_layers; l++)
         if (m->config.layers[l].window) m->config.layers[l].window += (uint32_t)params->window_extra;
     const shk_tensors *t = shk_model_tensors(m);
@@ -184,6 +185,13 @@ static shk_status load(shk_model *m, const shk_model_params *params, shk_error *
     m->ffn_counts = shk_arena_alloc(m->arena, m->config.n_layers, sizeof *m->ffn_counts);
     m->attn_counts = shk_arena_alloc(m->arena, m->config.n_layers, sizeof *m->attn_counts);
     return m->ffn_counts && m->attn_counts ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", m->path);
+}
+
+shk_status shk_model_prepare(shk_model *m, shk_error *err) {
+    if (m->prepared || m->exact) return SHK_OK;
+    shk_status st = shk_weights_prepare(&m->weights, &m->config, m->ops, m->dev, err);
+    m->prepared = !st;
+    return st;
 }
 
 shk_status shk_model_load(shk_model **out, const char *path, const shk_model_params *params, shk_error *err) {

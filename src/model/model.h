@@ -58,13 +58,17 @@ struct shk_model {
     shk_rope ropes[SHK_MAX_ROPES];
     size_t n_ropes;
     uint8_t (*layer_rope)[2]; /* [layers] indices into ropes */
-    bool dense, recording;
+    bool dense, exact, prepared, recording;
     shk_counts *ffn_counts, *attn_counts; /* [layers] */
     uint64_t fingerprint; /* of config and weights, for saved sessions */
     pthread_mutex_t lock; /* one pass at a time */
 };
 
 const shk_tensors *shk_model_tensors(const shk_model *m);
+
+/* The weights in the device's own form, unless the model is `exact`. Done once, for the first session: who only looks into a model
+ * does not wait for it. The caller holds the lock. */
+shk_status shk_model_prepare(shk_model *m, shk_error *err);
 
 /* One pass: updates the sequences' states and, for the rows listed, gives logits. `rows` and `out` [n_rows]: row of the pass,
  * where its [vocab] values go (host). The caller holds the lock. Fails only with SHK_E_NUMERIC or, while

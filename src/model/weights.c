@@ -169,6 +169,28 @@ shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tenso
     return SHK_OK;
 }
 
+/* Gathered by rows, or looked up by rows and read by nothing else. */
+static bool by_rows(const shk_weights *w, const shk_config *c, int layer, const shk_mat *m) {
+    if (layer >= 0) return m == &w->layers[layer].up && shk_layer_sparse(c, layer);
+    return m == &w->ple_embed || (m == &w->embed && w->output.data != w->embed.data);
+}
+
+shk_status shk_weights_prepare(shk_weights *w, const shk_config *c, const shk_ops *ops, void *dev, shk_error *err) {
+    bool tied = w->output.data == w->embed.data;
+    for (int layer = -1; layer < (int)c->n_layers; layer++)
+        for (const shk_slot *s = shk_slots; s < shk_slots + shk_n_slots; s++) {
+            if (!shk_slot_applies(s, c, layer)) continue;
+            if (s->role != SHK_ROLE_MAT && s->role != SHK_ROLE_DOWN && s->role != SHK_ROLE_STACK) continue;
+            shk_mat *m = (shk_mat *)(void *)((layer < 0 ? (char *)w : (char *)&w->layers[layer]) + s->at);
+            for (int i = 0, n = s->role == SHK_ROLE_STACK ? (int)c->altup - 1 : 1; i < n; i++) {
+                shk_status st = m[i].data && !by_rows(w, c, layer, m) ? ops->prepare(dev, &m[i], err) : SHK_OK;
+                if (st) return st;
+            }
+        }
+    if (tied) w->output = w->embed;
+    return SHK_OK;
+}
+
 const char *shk_weights_prefix(const shk_tensors *t) {
     static const char *const prefixes[] = { "model.", "model.language_model.", "language_model.model." };
     char name[64];

@@ -91,6 +91,9 @@ bool shk_layer_sparse(const shk_config *c, int layer);
 shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tensors *t, const char *prefix, shk_arena *arena,
                             shk_error *err);
 
+/* Has the device put what linear reads into its own form (ops.h, prepare). Sparse layers' gathered rows stay as they are. */
+shk_status shk_weights_prepare(shk_weights *w, const shk_config *c, const shk_ops *ops, void *dev, shk_error *err);
+
 /* Where safetensors of this model have their names: "model." or what multimodal checkpoints use. */
 const char *shk_weights_prefix(const shk_tensors *t);
 

@@ -1,10 +1,10 @@
 /* Laws that need more than a golden prompt: windows that wrap many times, passes of many sequences, constant memory over a
  * million tokens, no allocation in a step, and that what sparsity skips is really not read. */
+#include "../unit/scratch.h"
+
 #include <math.h>
-#include <unistd.h>
 
 #include "model/model.h"
-#include "../test.h"
 
 static shk_error err;
 #define OK(call) NEED((call) == SHK_OK, "%s", err.message)
@@ -13,7 +13,7 @@ static shk_model *load(const char *name, int threads) {
     char path[128];
     shk_model *m;
     shk_model_params p = { .threads = threads };
-    snprintf(path, sizeof path, "tests/golden/%s", name);
+    snprintf(path, sizeof path, "%s%s", *name == '/' ? "" : "tests/golden/", name);
     OK(shk_model_load(&m, path, &p, &err));
     return m;
 }
@@ -289,6 +289,39 @@ static void test_skipped_positions(void) {
     free(out);
 }
 
+/* Packed matrices and rounded activations keep the laws, and are what a model has unless it is `exact`. */
+static void test_quantized(const char *name) {
+    enum { N = 40 };
+    static const char *const types[] = { "q8_0", "q4_0" };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char from[64], file[64];
+        snprintf(from, sizeof from, "tests/golden/%s", name);
+        snprintf(file, sizeof file, "%s-%s.gguf", name, types[i]);
+        const char *path = scratch(file);
+        OK(shk_convert(from, path, types[i], &err));
+        test_long(path);
+        test_many(path);
+        test_no_allocation(path);
+
+        shk_model *rounded = load(path, 2), *exact;
+        OK(shk_model_load(&exact, path, &(shk_model_params){ .threads = 2, .exact = 1 }, &err));
+        size_t V = (size_t)shk_model_vocab_size(exact);
+        int32_t *tokens = random_tokens(N, 23);
+        float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
+        shk_session *s = session(rounded, N), *t = session(exact, N);
+        advance(rounded, s, tokens, N, a);
+        advance(exact, t, tokens, N, b);
+        CHECK(memcmp(a, b, V * sizeof *a), "%s: nothing is rounded", path);
+        shk_session_free(s);
+        shk_session_free(t);
+        shk_model_free(rounded);
+        shk_model_free(exact);
+        free(tokens);
+        free(a);
+        free(b);
+    }
+}
+
 int main(void) {
     static const char *const all[] = { "gemma",     "gemma2",   "gemma3", "gemma3n", "recurrentgemma", "spark",
                                        "spark-ffn", "topk-ffn", "hawk",   "griffin", "sparkhawk" };
@@ -296,6 +329,7 @@ int main(void) {
         test_long(all[i]);
         test_many(all[i]);
         test_no_allocation(all[i]);
+        test_quantized(all[i]);
     }
     static const char *const sparse[] = { "spark", "spark-ffn", "topk-ffn", "sparkhawk", "gemma3n" };
     for (size_t i = 0; i < sizeof sparse / sizeof *sparse; i++) {

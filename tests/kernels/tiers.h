@@ -22,11 +22,12 @@ static const double least = 0x1p-149; /* the least f32: twice the error of an op
 /* ---- tiers ---- */
 
 static const struct tier { const char *name; unsigned cpu, lanes; } tiers[] = {
-    { "ref", 0, 1 }, { "avx2", SHK_CPU_AVX2, 8 }, { "avx512", SHK_CPU_AVX512, 16 }, { "neon", SHK_CPU_NEON, 4 }
+    { "ref", 0, 1 }, { "avx2", SHK_CPU_AVX2, 8 }, { "avx512", SHK_CPU_AVX2 | SHK_CPU_AVX512, 16 },
+    { "avx512vnni", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI, 16 }, { "neon", SHK_CPU_NEON, 4 }
 };
 enum { /* the instruction sets that this program has code for */
 #if defined(__x86_64__)
-    BUILT = SHK_CPU_AVX2 | SHK_CPU_AVX512
+    BUILT = SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI
 #elif defined(__aarch64__)
     BUILT = SHK_CPU_NEON
 #else

@@ -3,7 +3,7 @@
  * compilers' vector types lack:
  *
  *   vf_load_part(p, n)  vf_store_part(p, v, n)  n < LANES values; lanes past them are zero; no other memory is touched
- *   vf_f16(p)  vf_f16_part(p, n)  vf_bf16(p)  vf_bf16_part(p, n)  vf_i8(p)   LANES (or n) values of that type as f32
+ *   vf_f16(p)  vf_f16_part(p, n)  vf_bf16(p)  vf_bf16_part(p, n)  vf_i8(p)  vf_u8(p)   LANES (or n) values of that type as f32
  *   vf_fma(a, b, c)  a*b + c, rounded once      vf_sqrt(a)
  *   vf_max(a, b)  vf_min(a, b)  b where it is NaN
  *   vf_sum(a)     the tier's `reduce`: a fixed tree
@@ -28,6 +28,7 @@
 #endif
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef double vd __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes32 __attribute__((vector_size(32)));

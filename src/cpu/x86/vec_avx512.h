@@ -18,6 +18,8 @@ INLINE vf vf_bf16(const void *p) { return widen_bf16(_mm256_loadu_si256(p)); }
 INLINE vf vf_bf16_part(const void *p, size_t n) { return widen_bf16(_mm256_maskz_loadu_epi16(mask_of(n), p)); }
 INLINE vf vf_i8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
 
+INLINE vf vf_u8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+
 INLINE vu vu_u8(const void *p) { return (vu)_mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
 INLINE vf vf_lookup(vf table, vu i) { return _mm512_permutexvar_ps((__m512i)i, table); }
 

@@ -1,0 +1,108 @@
+/* The packed form keeps a file's rows to the bit; its products are one and the same number in every tier, for any number of
+ * tokens and rows at once, and near the exact product of the weights with the rounded activations. */
+#include "blocks.h"
+#include "cpu/packed.h"
+
+enum { TOKENS = 17, ROWS_MAX = 35 };
+
+/* n rows of k values in place 0, packed in place 1. */
+static void random_packed(const format *f, size_t n, size_t k) {
+    size_t stride = row_bytes(f->type, k), group = shk_packed_bytes(shk_packing_of(f->type), k);
+    uint8_t *rows = place(0, n * stride, 0), *packed = place(1, (n + 15) / 16 * group, 0);
+    memset(packed, 0, (n + 15) / 16 * group);
+    for (size_t i = 0; i < n; i++) random_row(f, rows + i * stride, k, false);
+    for (size_t i = 0; i < n; i += 16)
+        shk_pack_group(f->type, packed + i / 16 * group, rows + i * stride, stride, n - i < 16 ? n - i : 16, k);
+}
+
+static void test_unpack(const format *f, size_t n, size_t k) {
+    float *y = floats(2, k), *expected = floats(3, k);
+    for (size_t i = 0; i < n; i++) {
+        shk_dequant_row(f->type, expected, places[0].data + i * row_bytes(f->type, k), k);
+        shk_unpack_row(f->type, y, places[1].data + i / 16 * shk_packed_bytes(shk_packing_of(f->type), k), i % 16, k);
+        CHECK(same_bits(y, expected, k) && marks_intact(), "%s: row %zu of %zu x %zu is not the file's",
+              shk_type_of(f->type)->name, i, n, k);
+    }
+}
+
+/* Near sum_j w[j] d q[j]: y is a chain of fused multiply-adds over at most 2 k / 32 terms whose factors were rounded once or
+ * twice. */
+static void test_dot(const shk_kernels *k, const shk_kernels *ref, const format *f, size_t n, size_t width) {
+    size_t blocks = width / SHK_PACK_BLOCK;
+    const char *name = shk_type_of(f->type)->name;
+    float *x = fill(floats(2, TOKENS * width), TOKENS * width, -1, 1), *w = floats(3, width);
+    shk_xblock *q = place(4, TOKENS * blocks * sizeof *q, 0);
+    float *y = floats(5, TOKENS * n), *expected = floats(6, TOKENS * n), *single = floats(7, n);
+    for (size_t t = 0; t < TOKENS; t++) k->quantize_x(q + t * blocks, x + t * width, width);
+    ref->dot_packed[f->type](expected, n, places[1].data, n, q, TOKENS, width);
+    for (size_t tokens = 1; tokens <= TOKENS; tokens++) {
+        memset(y, 0, TOKENS * n * sizeof *y);
+        k->dot_packed[f->type](y, n, places[1].data, n, q, tokens, width);
+        CHECK(same_bits(y, expected, tokens * n), "%s %s: %zu tokens, %zu x %zu: not the reference", k->tier, name, tokens, n,
+              width);
+    }
+    k->dot_packed[f->type](single, n, places[1].data, n, q + (TOKENS - 1) * blocks, 1, width);
+    CHECK(same_bits(single, expected + (TOKENS - 1) * n, n) && marks_intact(), "%s %s: a token alone, %zu x %zu", k->tier, name,
+          n, width);
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0, size = 0;
+        shk_dequant_row(f->type, w, places[0].data + i * row_bytes(f->type, width), width);
+        for (size_t j = 0; j < width; j++) {
+            const shk_xblock *b = &q[j / SHK_PACK_BLOCK];
+            sum += (double)w[j] * (double)b->d * b->q[j % SHK_PACK_BLOCK];
+            size += (fabs((double)w[j]) + 64 * 0.01 * 64) * (double)b->d * 127; /* mins are taken off after the products */
+        }
+        CHECK(fabs((double)expected[i] - sum) <= (double)(2 * blocks + 4) * u * size, "%s %s: %g for %g", k->tier, name,
+              (double)expected[i], sum);
+    }
+}
+
+static void test_quantize(const shk_kernels *k, const shk_kernels *ref) {
+    enum { BLOCKS = 9, N = BLOCKS * SHK_PACK_BLOCK };
+    shk_xblock *a = place(1, BLOCKS * sizeof *a, 0), *b = place(2, BLOCKS * sizeof *b, 0);
+    for (int round = 0; round < 20; round++) {
+        float *x = round % 2 ? fill_wide(floats(0, N), N, 100) : fill(floats(0, N), N, -3, 3);
+        memset(x, 0, SHK_PACK_BLOCK * sizeof *x);
+        k->quantize_x(a, x, N);
+        ref->quantize_x(b, x, N);
+        CHECK(!memcmp(a, b, BLOCKS * sizeof *a) && marks_intact(), "%s: quantize_x is not the reference", k->tier);
+        for (size_t i = 0; i < N && round % 2 == 0; i++) { /* half a step, and what rounding the scale and its inverse may add */
+            const shk_xblock *block = &a[i / SHK_PACK_BLOCK];
+            double error = fabs((double)block->d * block->q[i % SHK_PACK_BLOCK] - (double)x[i]);
+            CHECK(error <= (double)block->d * (0.5 + 127 * 4 * u), "%s: %g is %g steps off", k->tier, (double)x[i],
+                  error / (double)block->d);
+        }
+    }
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+    for (size_t i = 0; i < N; i++) {
+        float *x = fill(floats(0, N), N, -1, 1);
+        x[i] = bad[i % 3];
+        k->quantize_x(a, x, N);
+        for (size_t j = 0; j < BLOCKS; j++)
+            CHECK(isnan(a[j].d) == (j == i / SHK_PACK_BLOCK), "%s: value %zu is %g, block %zu has d = %g", k->tier, i,
+                  (double)bad[i % 3], j, (double)a[j].d);
+    }
+}
+
+static void test(const shk_kernels *k, const struct tier *t) {
+    static const size_t blocks[] = { 1, 2, 3, 9 };
+    shk_kernels ref;
+    (void)t;
+    shk_cpu_kernels(&ref, 0);
+    test_quantize(k, &ref);
+    for (const format *f = formats; f < formats + FORMATS; f++) {
+        CHECK(!k->dot_packed[f->type] == !shk_packing_of(f->type), "%s: %s", k->tier, shk_type_of(f->type)->name);
+        if (!shk_packing_of(f->type)) continue;
+        for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
+            size_t n = 1 + test_random(&seed) % ROWS_MAX, width = blocks[i] * shk_type_of(f->type)->block;
+            random_packed(f, n, width);
+            test_unpack(f, n, width);
+            test_dot(k, &ref, f, n, width);
+        }
+    }
+}
+
+int main(void) {
+    each_tier(test);
+    return test_done();
+}
