@@ -38,8 +38,11 @@ $(BUILD)/sparkhawk: $(PROGRAM) $(BUILD)/libsparkhawk.a
 
 # the suffix of a file's name picks its instruction set; nothing else gets -m flags
 $(BUILD)/%_avx2.o: ISA = -mavx2 -mfma -mf16c
-$(BUILD)/%_avx512.o: ISA = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
-$(BUILD)/%_avx512vnni.o: ISA = -mavx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+$(BUILD)/%_avx512.o: ISA = $(AVX512)
+AVX512 = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512
+$(BUILD)/%_avx512vnni.o: ISA = -mavx512vnni $(AVX512)
+$(BUILD)/%_avx512bf16.o: ISA = -mavx512bf16 -mavx512vnni $(AVX512)
+$(BUILD)/%_amx.o: ISA = -mamx-tile -mamx-int8 -mamx-bf16 -mavx512vnni $(AVX512)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ISA) -c -o $@ $<

@@ -116,18 +116,18 @@ static struct {
     const shk_kernels *k;
     shk_type type;
     size_t n, tokens;
-    shk_xblock *x;
+    void *x;
 } packed;
 
 static void dot_packed(void *arg) {
     (void)arg;
     packed.k->dot_packed[packed.type](rows.y, packed.n, rows.w, packed.n, packed.x, packed.tokens, K);
 }
-static void quantize_x(void *arg) { (void)arg, packed.k->quantize_x(packed.x, rows.x, K); }
+static void quantize_x(void *arg) { (void)arg, packed.k->round_x[SHK_Q8_0](packed.x, rows.x, K); }
 
 static void bench_packed(const shk_kernels *k, shk_type type) {
     char title[64];
-    size_t bytes = shk_packed_bytes(shk_packing_of(type), K);
+    size_t bytes = shk_packed_bytes(type, K);
     snprintf(title, sizeof title, "%-10s packed_%s", k->tier, shk_type_of(type)->name);
     if (!wanted(title)) return;
     packed.k = k, packed.type = type;
@@ -211,8 +211,9 @@ static float *random_floats(size_t n) {
 }
 
 int main(int argc, char **argv) {
-    enum { AVX512 = SHK_CPU_AVX2 | SHK_CPU_AVX512 };
-    static const unsigned tiers[] = { 0, SHK_CPU_AVX2, AVX512, AVX512 | SHK_CPU_AVX512VNNI, SHK_CPU_NEON };
+    enum { AVX512 = SHK_CPU_AVX2 | SHK_CPU_AVX512, VNNI = AVX512 | SHK_CPU_AVX512VNNI };
+    static const unsigned tiers[] = { 0, SHK_CPU_AVX2, AVX512, VNNI,
+                                      VNNI | SHK_CPU_AVX512BF16, VNNI | SHK_CPU_AMX, SHK_CPU_NEON };
     shk_error err;
     unsigned machine;
     n_words = argc - 1, words = argv + 1;
@@ -221,7 +222,7 @@ int main(int argc, char **argv) {
     size_t most_rows = STREAM_BYTES / 512;
     uint32_t *ids = shk_calloc(most_rows, sizeof *ids);
     rows.w = shk_calloc(STREAM_BYTES, 1), rows.x = random_floats(K), rows.y = random_floats(most_rows);
-    rows.c = random_floats(most_rows), packed.x = shk_calloc(128 * K / SHK_PACK_BLOCK, sizeof *packed.x);
+    rows.c = random_floats(most_rows), packed.x = shk_calloc(128 * K, sizeof(uint16_t));
     if (!ids || !rows.w || !packed.x) return 1;
     for (size_t i = 0; i < STREAM_BYTES / 4; i++) ((uint32_t *)rows.w)[i] = (uint32_t)rand() & 0x3bff3bff; /* below 1 as any type */
     v.a = random_floats(WIDTH), v.b = random_floats(64 * K), v.c = random_floats(128 * K), v.d = random_floats(WIDTH * 4);

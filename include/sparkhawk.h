@@ -113,7 +113,8 @@ typedef struct shk_model_params {
     int window_extra; /* added to the window of every local layer (1: RecurrentGemma as its first release attends) */
     int dense;        /* 1: compute sparse layers densely, with equal results; for comparisons */
     int exact;        /* 1: keep activations in f32. Otherwise they are rounded to 8 bits, in blocks of 32 with a scale each, where
-                       * they meet quantized matrices: several times as fast, and an error below that of the quantized weights */
+                       * they meet quantized matrices (several times as fast, and an error below that of the quantized weights), and
+                       * to bf16 where they meet bf16 on a CPU that multiplies it */
 } shk_model_params;
 
 /* Maps the model at `path`: a GGUF file, or a Hugging Face directory (config.json and safetensors). The mapping lives as long

@@ -3,9 +3,9 @@
 
     tools/scaling_curves.py build/sparkhawk FOLDER [-o docs/scaling.svg] [--type q8_0] [--repeats 5]
 
-FOLDER holds (and gets, where they are missing: 2 to 3 GB each) random weights of four models of 2B parameters. The state at a depth is
-filled at random, so that a million tokens need not be read first. Shapes are compared within a run: the models take turns at each
-depth. Needs nothing but Python."""
+FOLDER holds (and gets, where they are missing: 2 to 3 GB each) random weights of four models of 2B parameters. The state at a
+depth is filled at random, so that a million tokens need not be read first. The models take turns at each depth. Needs nothing but
+Python."""
 import argparse
 import json
 import math
@@ -33,11 +33,13 @@ def measure(preset, depth):
     path = os.path.join(args.folder, f"{preset}-{args.type}.gguf")
     if not os.path.exists(path):
         subprocess.run([args.sparkhawk, "init", preset, "-o", path, "--type", args.type], check=True)
-    command = [args.sparkhawk, "bench", "-m", path, "--prefill", "0", "-n", "16", "-d", str(depth), "-r", str(args.repeats), "--json"]
+    command = [args.sparkhawk, "bench", "-m", path, "--prefill", "0", "-n", "16", "-d", str(depth), "-r", str(args.repeats),
+               "--json"]
     result = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     row = result["rows"][0]
     print(f"{preset:16} {depth:8}  {row['tok_s']:6.2f} tok/s ({row['tok_s_min']:.2f} to {row['tok_s_max']:.2f})  "
-          f"{row['bytes_per_token'] * 1e-6:6.0f} MB a token, {100 * row['share']:3.0f} % of {result['bandwidth_gb_s']:.0f} GB/s", flush=True)
+          f"{row['bytes_per_token'] * 1e-6:6.0f} MB a token, {100 * row['share']:3.0f} % of {result['bandwidth_gb_s']:.0f} GB/s",
+          flush=True)
     return row["tok_s"]
 
 
@@ -73,8 +75,8 @@ svg.append(f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate
 labels = []
 for preset, name, colour, _ in sorted(MODELS, key=lambda m: speeds[m[0]][-1][1]):
     points = [(x(d), y(v)) for d, v in speeds[preset]]
-    svg.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2.5" points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b in points) +
-               '"/>')
+    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+    svg.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2.5" points="{line}"/>')
     svg += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>' for a, b in points]
     svg.append(f'<text x="{points[-1][0] + 9:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{name}</text>')
 svg.append("</svg>")

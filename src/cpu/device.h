@@ -10,15 +10,15 @@
 /* Values of f32 scratch a thread has: rows of weights made f32 for several tokens, or one row's active neurons. */
 enum { SHK_CPU_SCRATCH = 256 * 1024 };
 
-/* A row of a matrix has at most 2^18 values. */
-enum { SHK_CPU_ROW_BLOCKS = (1 << 18) / SHK_PACK_BLOCK };
+/* The most bytes of a row of rounded activations: a matrix has at most 2^18 columns (model/weights.c). */
+enum { SHK_CPU_ROUNDED = (1 << 18) * sizeof(uint16_t) };
 
 typedef struct shk_cpu {
     shk_kernels k;
     shk_pool *pool;
     int threads;
     float *scratch;      /* [threads, SHK_CPU_SCRATCH] */
-    shk_xblock *rounded; /* [SHK_PASS_ROWS * SHK_CPU_ROW_BLOCKS] the activations that linear reads as 8-bit integers */
+    char *rounded;       /* [SHK_PASS_ROWS, SHK_CPU_ROUNDED] the activations that meet a packed matrix */
     shk_arena *packed;   /* matrices in the form of packed.h */
     float *scores;       /* [threads, positions] */
     uint32_t *kept;      /* [threads, positions] */

@@ -8,7 +8,8 @@
     .dequant[SHK_##T] = shk_dequant_##type##_##isa,
 #define SLOT(slot, fn, isa) .slot = shk_##slot##_##isa,
 #define PACKED(T, type, isa) k->dot_packed[SHK_##T] = shk_dot_packed_##type##_##isa;
-#define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) k->quantize_x = shk_quantize_x_##isa;
+#define ROUND(T, type, isa) k->round_x[SHK_##T] = shk_quantize_x_##isa;
+#define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) SHK_PACKED_TYPES(ROUND, isa)
 #define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_SLOTS(SLOT, isa) }
 
 /* A tier's f32 functions are a whole: exactness (kernels.h) ties them together. Integer products are the same in all. */
@@ -22,6 +23,9 @@ void shk_cpu_kernels(shk_kernels *k, unsigned cpu) {
     else if (cpu & SHK_CPU_AVX2) *k = avx2;
     if (cpu & SHK_CPU_AVX2) { INTEGER(avx2) }
     if (cpu & SHK_CPU_AVX512VNNI) { k->tier = "avx512vnni"; INTEGER(avx512vnni) }
+    if (cpu & SHK_CPU_AVX512BF16) { k->tier = "avx512bf16"; PACKED(BF16, bf16, avx512bf16) }
+    if (cpu & SHK_CPU_AMX) { k->tier = "amx"; SHK_PACKED_TYPES(PACKED, amx) PACKED(BF16, bf16, amx) }
+    if (k->dot_packed[SHK_BF16]) k->round_x[SHK_BF16] = shk_round_bf16_avx512bf16;
 #elif defined(__aarch64__)
     static const shk_kernels neon = TIER(neon);
     if (cpu & SHK_CPU_NEON) {

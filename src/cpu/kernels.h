@@ -32,12 +32,13 @@ typedef void shk_dequant_fn(float *y, const void *w, size_t k);
 typedef void shk_matmul_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx, size_t n,
                                size_t tokens, size_t k);
 
-/* x [k] as blocks of 8-bit integers, out [k / 32] (packed.h).   k a multiple of 32 */
-typedef void shk_quantize_x_fn(shk_xblock *out, const float *x, size_t k);
+/* x [k] as the products of a packed type read it: out [k / 32] shk_xblock or [k] bf16 (packed.h).   k a multiple of 32 */
+typedef void shk_round_x_fn(void *out, const float *x, size_t k);
 
 /* y[t*ldy + i] = w[i] . x[t] for n rows of a packed matrix.
- *   w ceil(n / 16) groups   x [tokens, k / 32]   y [tokens, n], rows ldy apart */
-typedef void shk_dot_packed_fn(float *y, size_t ldy, const void *w, size_t n, const shk_xblock *x, size_t tokens, size_t k);
+ *   w ceil(n / 16) groups   x [tokens, k], rounded; bf16: up to the next multiple of 16 tokens may be read   y [tokens, n], rows
+ *   ldy apart */
+typedef void shk_dot_packed_fn(float *y, size_t ldy, const void *w, size_t n, const void *x, size_t tokens, size_t k);
 
 /* y = x * rsqrt(mean(x^2) + eps) * w;   w [n] or NULL for ones; y may be x. The sum of squares is made in double. */
 typedef void shk_rmsnorm_fn(float *y, const float *x, const float *w, size_t n, float eps);
@@ -82,11 +83,12 @@ typedef double shk_probe_fma_fn(float *sink, size_t rounds);
 typedef void shk_probe_read_fn(float *sink, const void *data, size_t n);
 
 typedef struct shk_kernels {
-    const char *tier; /* "ref", "avx2", "avx512", "avx512vnni", "neon" */
+    const char *tier; /* "ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx", "neon" */
     shk_dot_rows_fn *dot_rows[SHK_TYPE_COUNT];   /* every type that shk_dequant_row knows; NULL otherwise */
     shk_axpy_rows_fn *axpy_rows[SHK_TYPE_COUNT];
     shk_dequant_fn *dequant[SHK_TYPE_COUNT];
-    shk_dot_packed_fn *dot_packed[SHK_TYPE_COUNT]; /* NULL: no packed form */
+    shk_dot_packed_fn *dot_packed[SHK_TYPE_COUNT]; /* NULL: no packed form, or none that is faster here */
+    shk_round_x_fn *round_x[SHK_TYPE_COUNT];
     shk_matmul_f32_fn *matmul_f32;
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;
@@ -102,7 +104,6 @@ typedef struct shk_kernels {
     shk_rglru_step_fn *rglru_step;
     shk_probe_fma_fn *probe_fma;
     shk_probe_read_fn *probe_read;
-    shk_quantize_x_fn *quantize_x;
 } shk_kernels;
 
 /* Fills the table for the instruction sets in `cpu` (file cpu/detect.h). */

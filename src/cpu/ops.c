@@ -11,7 +11,7 @@
 /* Elementwise ops of fewer values than this are not worth waking a thread for. */
 enum { ELEMENT_GRAIN = 16384 };
 
-#define ROUNDED_BYTES ((size_t)SHK_PASS_ROWS * SHK_CPU_ROW_BLOCKS * sizeof(shk_xblock))
+#define ROUNDED_BYTES ((size_t)SHK_PASS_ROWS * SHK_CPU_ROUNDED)
 
 static void *cpu_alloc(void *dev, size_t bytes) {
     (void)dev;
@@ -44,7 +44,7 @@ typedef struct pack_args {
     char *to;
 } pack_args;
 
-static size_t group_bytes(const shk_mat *m) { return shk_packed_bytes(shk_packing_of(m->type), m->cols); }
+static size_t group_bytes(const shk_mat *m) { return shk_packed_bytes(m->type, m->cols); }
 
 static void pack_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
@@ -60,7 +60,7 @@ static void pack_range(void *ctx, int thread, size_t begin, size_t end) {
 
 static shk_status prepare(void *dev, shk_mat *W, shk_error *err) {
     shk_cpu *cpu = dev;
-    if (W->packed || !shk_packing_of(W->type)) return SHK_OK;
+    if (W->packed || !cpu->k.dot_packed[W->type] || W->cols % SHK_PACK_BLOCK) return SHK_OK;
     size_t groups = (W->rows + SHK_PACK_ROWS - 1) / SHK_PACK_ROWS;
     pack_args args = { W, shk_arena_alloc(cpu->packed, groups, group_bytes(W)) };
     if (!args.to) return shk_fail(err, SHK_E_MEMORY, "no memory to pack a matrix of %zu x %zu", W->rows, W->cols);
@@ -181,8 +181,8 @@ static void matmul_range(void *ctx, int thread, size_t begin, size_t end) {
 static void round_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const linear_args *l = ctx;
-    size_t k = l->W->cols;
-    for (size_t t = begin; t < end; t++) l->cpu->k.quantize_x(l->cpu->rounded + t * (k / SHK_PACK_BLOCK), l->x + t * l->ldx, k);
+    size_t k = l->W->cols, bytes = shk_rounded_bytes(l->W->type, k);
+    for (size_t t = begin; t < end; t++) l->cpu->k.round_x[l->W->type](l->cpu->rounded + t * bytes, l->x + t * l->ldx, k);
 }
 
 static void packed_range(void *ctx, int thread, size_t begin, size_t end) {

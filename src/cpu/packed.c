@@ -12,8 +12,14 @@ const shk_packing *shk_packing_of(shk_type type) {
     return packings[type];
 }
 
-size_t shk_packed_bytes(const shk_packing *p, size_t k) {
+size_t shk_packed_bytes(shk_type type, size_t k) {
+    const shk_packing *p = shk_packing_of(type);
+    if (!p) return ROWS * k * sizeof(uint16_t);
     return k / (BLOCK * p->blocks) * (shk_packing_head(*p) + p->blocks * shk_packing_block(*p));
+}
+
+size_t shk_rounded_bytes(shk_type type, size_t k) {
+    return shk_packing_of(type) ? k / BLOCK * sizeof(shk_xblock) : k * sizeof(uint16_t);
 }
 
 /* What a row's block is made of. */
@@ -115,8 +121,16 @@ float shk_packed_f16(const uint8_t *head, size_t r) {
     return shk_f16_to_f32(h);
 }
 
+/* Where the pair of values j, j + 1 of row r is. */
+static uint8_t *pair_at(const void *group, size_t r, size_t j) { return (uint8_t *)group + (j / 2 * ROWS + r) * 4; }
+
 void shk_pack_group(shk_type type, void *group, const void *rows, size_t stride, size_t n, size_t k) {
     const shk_packing *p = shk_packing_of(type);
+    if (!p) {
+        for (size_t j = 0; j < k; j += 2)
+            for (size_t r = 0; r < n; r++) memcpy(pair_at(group, r, j), (const char *)rows + r * stride + 2 * j, 4);
+        return;
+    }
     const shk_type_info *t = shk_type_of(type);
     uint8_t *at = group;
     for (size_t b = 0; b < k / t->block; b++) {
@@ -138,7 +152,8 @@ void shk_pack_group(shk_type type, void *group, const void *rows, size_t stride,
 void shk_unpack_row(shk_type type, float *y, const void *group, size_t r, size_t k) {
     const shk_packing *p = shk_packing_of(type);
     const uint8_t *at = group;
-    for (size_t b = 0; b < k / (BLOCK * p->blocks); b++) {
+    for (size_t j = 0; !p && j < k; j += 2) shk_dequant_row(type, y + j, pair_at(group, r, j), 2);
+    for (size_t b = 0; p && b < k / (BLOCK * p->blocks); b++) {
         float d = shk_packed_f16(at, r), dmin = p->min ? shk_packed_f16(at, ROWS + r) : 0;
         at += shk_packing_head(*p);
         for (size_t g = 0; g < p->blocks; g++, at += shk_packing_block(*p), y += BLOCK) {

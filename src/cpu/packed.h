@@ -11,7 +11,10 @@
  *   y += x.ds * -min                                                             w = scale * u - min
  *
  * with one rounding after each of: the product with x.d, and the fused multiply-add with the scale (or the min). So all tiers give
- * the same bits, for any number of tokens and rows at once. */
+ * the same bits, for any number of tokens and rows at once.
+ *
+ * bf16 is packed too where a CPU multiplies it faster than f32: a group is words of two values of each of its 16 rows, and
+ * activations are rounded to bf16. Sums are f32, in an order that is the tier's own. */
 #ifndef SHK_CPU_PACKED_H
 #define SHK_CPU_PACKED_H
 
@@ -59,11 +62,12 @@ static const shk_packing shk_packing_q6_k = { 8, 6, 32, false, true };
 static inline size_t shk_packing_head(shk_packing p) { return SHK_PACK_ROWS * (p.min ? 4 : 2); }
 static inline size_t shk_packing_block(shk_packing p) { return (p.blocks > 1 ? 2 * SHK_PACK_ROWS : 0) + 64u * p.bits; }
 
-/* NULL: the type has no packed form. */
+/* NULL: the type is not quantized, or has no packed form. */
 const shk_packing *shk_packing_of(shk_type type);
 
-/* Bytes of a group of 16 rows of k values, k a multiple of the type's block. */
-size_t shk_packed_bytes(const shk_packing *p, size_t k);
+/* Bytes of a group of 16 rows of k values, k a multiple of the type's block and of 32; and of k activations that meet them. */
+size_t shk_packed_bytes(shk_type type, size_t k);
+size_t shk_rounded_bytes(shk_type type, size_t k);
 
 /* The 32 values of row r, before the offset is taken off;  the f16 of row r of d, of row 16 + r of dmin. */
 void shk_packed_values(const shk_packing *p, uint8_t u[SHK_PACK_BLOCK], const uint8_t *words, size_t r);

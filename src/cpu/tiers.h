@@ -33,10 +33,13 @@ SHK_DECLARE_TIER(neon)
 
 /* Integer products are the same in every tier (packed.h), so that they need no table of their own for each. */
 #define SHK_DECLARE_PACKED(T, type, tier) shk_dot_packed_fn shk_dot_packed_##type##_##tier;
-#define SHK_DECLARE_INTEGER(tier) SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) shk_quantize_x_fn shk_quantize_x_##tier;
+#define SHK_DECLARE_INTEGER(tier) SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) shk_round_x_fn shk_quantize_x_##tier;
 SHK_DECLARE_INTEGER(ref)
 SHK_DECLARE_INTEGER(avx2)
 SHK_DECLARE_INTEGER(avx512vnni)
 SHK_DECLARE_INTEGER(neon)
+SHK_PACKED_TYPES(SHK_DECLARE_PACKED, amx)
+shk_dot_packed_fn shk_dot_packed_bf16_avx512bf16, shk_dot_packed_bf16_amx;
+shk_round_x_fn shk_round_bf16_avx512bf16;
 
 #endif

@@ -156,7 +156,7 @@ static void test_active(golden *g) {
 }
 
 static void load(golden *g, int threads, int dense) {
-    shk_model_params p = { .threads = threads, .dense = dense };
+    shk_model_params p = { .threads = threads, .dense = dense, .exact = 1 };
     OK(shk_model_load(&g->m, g->path, &p, &err));
 }
 

@@ -9,14 +9,18 @@
 static shk_error err;
 #define OK(call) NEED((call) == SHK_OK, "%s", err.message)
 
-static shk_model *load(const char *name, int threads) {
+static shk_model *load_as(const char *name, int threads, bool exact) {
     char path[128];
     shk_model *m;
-    shk_model_params p = { .threads = threads };
+    shk_model_params p = { .threads = threads, .exact = exact };
     snprintf(path, sizeof path, "%s%s", *name == '/' ? "" : "tests/golden/", name);
     OK(shk_model_load(&m, path, &p, &err));
     return m;
 }
+
+static shk_model *load(const char *name, int threads) { return load_as(name, threads, false); }
+/* Matrices where they lie in the file, for tests that look at them. */
+static shk_model *load_plain(const char *name) { return load_as(name, 2, true); }
 
 static shk_session *session(shk_model *m, uint64_t context) {
     shk_session *s;
@@ -159,7 +163,7 @@ static void *poison_rows(shk_mat *m, const bool *active, bool sense) {
 
 static void test_skipped_rows(const char *name, bool prefill) {
     enum { N = 24 };
-    shk_model *m = load(name, 2);
+    shk_model *m = load_plain(name);
     size_t V = (size_t)shk_model_vocab_size(m), inactive = 0, neurons = 0;
     int32_t *tokens = random_tokens(N, 17);
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
@@ -210,7 +214,7 @@ static void test_skipped_rows(const char *name, bool prefill) {
  * last matrix is whole. The same logits, but for the order of one sum. */
 static void test_untransposed(const char *name) {
     enum { N = 24 };
-    shk_model *m = load(name, 2);
+    shk_model *m = load_plain(name);
     size_t V = (size_t)shk_model_vocab_size(m), changed = 0;
     int32_t *tokens = random_tokens(N, 17);
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b), *copies[MAX_LAYERS];
@@ -303,8 +307,7 @@ static void test_quantized(const char *name) {
         test_many(path);
         test_no_allocation(path);
 
-        shk_model *rounded = load(path, 2), *exact;
-        OK(shk_model_load(&exact, path, &(shk_model_params){ .threads = 2, .exact = 1 }, &err));
+        shk_model *rounded = load(path, 2), *exact = load_plain(path);
         size_t V = (size_t)shk_model_vocab_size(exact);
         int32_t *tokens = random_tokens(N, 23);
         float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);

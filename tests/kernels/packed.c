@@ -3,11 +3,11 @@
 #include "blocks.h"
 #include "cpu/packed.h"
 
-enum { TOKENS = 17, ROWS_MAX = 35 };
+enum { TOKENS = 37, ROWS_MAX = 35 };
 
 /* n rows of k values in place 0, packed in place 1. */
 static void random_packed(const format *f, size_t n, size_t k) {
-    size_t stride = row_bytes(f->type, k), group = shk_packed_bytes(shk_packing_of(f->type), k);
+    size_t stride = row_bytes(f->type, k), group = shk_packed_bytes(f->type, k);
     uint8_t *rows = place(0, n * stride, 0), *packed = place(1, (n + 15) / 16 * group, 0);
     memset(packed, 0, (n + 15) / 16 * group);
     for (size_t i = 0; i < n; i++) random_row(f, rows + i * stride, k, false);
@@ -19,7 +19,7 @@ static void test_unpack(const format *f, size_t n, size_t k) {
     float *y = floats(2, k), *expected = floats(3, k);
     for (size_t i = 0; i < n; i++) {
         shk_dequant_row(f->type, expected, places[0].data + i * row_bytes(f->type, k), k);
-        shk_unpack_row(f->type, y, places[1].data + i / 16 * shk_packed_bytes(shk_packing_of(f->type), k), i % 16, k);
+        shk_unpack_row(f->type, y, places[1].data + i / 16 * shk_packed_bytes(f->type, k), i % 16, k);
         CHECK(same_bits(y, expected, k) && marks_intact(), "%s: row %zu of %zu x %zu is not the file's",
               shk_type_of(f->type)->name, i, n, k);
     }
@@ -33,7 +33,7 @@ static void test_dot(const shk_kernels *k, const shk_kernels *ref, const format 
     float *x = fill(floats(2, TOKENS * width), TOKENS * width, -1, 1), *w = floats(3, width);
     shk_xblock *q = place(4, TOKENS * blocks * sizeof *q, 0);
     float *y = floats(5, TOKENS * n), *expected = floats(6, TOKENS * n), *single = floats(7, n);
-    for (size_t t = 0; t < TOKENS; t++) k->quantize_x(q + t * blocks, x + t * width, width);
+    for (size_t t = 0; t < TOKENS; t++) k->round_x[SHK_Q8_0](q + t * blocks, x + t * width, width);
     ref->dot_packed[f->type](expected, n, places[1].data, n, q, TOKENS, width);
     for (size_t tokens = 1; tokens <= TOKENS; tokens++) {
         memset(y, 0, TOKENS * n * sizeof *y);
@@ -63,8 +63,8 @@ static void test_quantize(const shk_kernels *k, const shk_kernels *ref) {
     for (int round = 0; round < 20; round++) {
         float *x = round % 2 ? fill_wide(floats(0, N), N, 100) : fill(floats(0, N), N, -3, 3);
         memset(x, 0, SHK_PACK_BLOCK * sizeof *x);
-        k->quantize_x(a, x, N);
-        ref->quantize_x(b, x, N);
+        k->round_x[SHK_Q8_0](a, x, N);
+        ref->round_x[SHK_Q8_0](b, x, N);
         CHECK(!memcmp(a, b, BLOCKS * sizeof *a) && marks_intact(), "%s: quantize_x is not the reference", k->tier);
         for (size_t i = 0; i < N && round % 2 == 0; i++) { /* half a step, and what rounding the scale and its inverse may add */
             const shk_xblock *block = &a[i / SHK_PACK_BLOCK];
@@ -77,24 +77,65 @@ static void test_quantize(const shk_kernels *k, const shk_kernels *ref) {
     for (size_t i = 0; i < N; i++) {
         float *x = fill(floats(0, N), N, -1, 1);
         x[i] = bad[i % 3];
-        k->quantize_x(a, x, N);
+        k->round_x[SHK_Q8_0](a, x, N);
         for (size_t j = 0; j < BLOCKS; j++)
             CHECK(isnan(a[j].d) == (j == i / SHK_PACK_BLOCK), "%s: value %zu is %g, block %zu has d = %g", k->tier, i,
                   (double)bad[i % 3], j, (double)a[j].d);
     }
 }
 
+/* One order of summation for any number of tokens and rows; products are exact in f32, and a sum of k has k roundings at most. */
+static void test_bf16(const shk_kernels *k, size_t n, size_t width) {
+    enum { PADDED = 48 };
+    const format *f = &formats[2];
+    size_t stride = row_bytes(f->type, width), group = shk_packed_bytes(f->type, width);
+    random_packed(f, n, width);
+    test_unpack(f, n, width);
+    float *x = fill(floats(2, TOKENS * width), TOKENS * width, -1, 1), *w = floats(3, width);
+    uint16_t *b = place(4, PADDED * width * sizeof *b, 0); /* what is past the tokens may be read */
+    float *y = floats(5, TOKENS * n), *all = floats(6, TOKENS * n);
+    memset(b, 0xff, PADDED * width * sizeof *b);
+    for (size_t t = 0; t < TOKENS; t++) k->round_x[f->type](b + t * width, x + t * width, width);
+    for (size_t i = 0; i < TOKENS * width; i++)
+        CHECK(b[i] == shk_f32_to_bf16(x[i]), "%s: %g is not rounded to bf16", k->tier, (double)x[i]);
+    k->dot_packed[f->type](all, n, places[1].data, n, b, TOKENS, width);
+    for (size_t t = 0; t < TOKENS; t++)
+        for (size_t i = 0; i < n; i++) {
+            double sum = 0, size = 0;
+            shk_dequant_row(f->type, w, places[0].data + i * stride, width);
+            for (size_t j = 0; j < width; j++) {
+                double term = (double)w[j] * (double)shk_bf16_to_f32(b[t * width + j]);
+                sum += term, size += fabs(term);
+            }
+            CHECK(fabs((double)all[t * n + i] - sum) <= (double)width * u * size, "%s bf16 %zu x %zu: %g for %g", k->tier, n, width,
+                  (double)all[t * n + i], sum);
+        }
+    for (size_t tokens = 1; tokens < TOKENS; tokens++) {
+        k->dot_packed[f->type](y, n, places[1].data, n, b, tokens, width);
+        CHECK(same_bits(y, all, tokens * n) && marks_intact(), "%s bf16 %zu x %zu: %zu tokens", k->tier, n, width, tokens);
+    }
+    for (size_t i = 0; i < n; i += SHK_PACK_ROWS) {
+        size_t some = n - i < SHK_PACK_ROWS ? n - i : SHK_PACK_ROWS;
+        k->dot_packed[f->type](y, some, places[1].data + i / SHK_PACK_ROWS * group, some, b, 1, width);
+        CHECK(same_bits(y, all + i, some), "%s bf16 %zu x %zu: rows from %zu", k->tier, n, width, i);
+    }
+}
+
 static void test(const shk_kernels *k, const struct tier *t) {
-    static const size_t blocks[] = { 1, 2, 3, 9 };
+    static const size_t blocks[] = { 1, 2, 3, 9, 70 };
     shk_kernels ref;
     (void)t;
     shk_cpu_kernels(&ref, 0);
     test_quantize(k, &ref);
+    for (size_t i = 0; i < 12 && k->dot_packed[SHK_BF16]; i++)
+        test_bf16(k, 1 + test_random(&seed) % ROWS_MAX, SHK_PACK_BLOCK * (1 + test_random(&seed) % (i < 8 ? 4 : 72)));
     for (const format *f = formats; f < formats + FORMATS; f++) {
+        if (f->type == SHK_BF16) continue;
         CHECK(!k->dot_packed[f->type] == !shk_packing_of(f->type), "%s: %s", k->tier, shk_type_of(f->type)->name);
         if (!shk_packing_of(f->type)) continue;
         for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
             size_t n = 1 + test_random(&seed) % ROWS_MAX, width = blocks[i] * shk_type_of(f->type)->block;
+            if (width > 4096) width = 4096;
             random_packed(f, n, width);
             test_unpack(f, n, width);
             test_dot(k, &ref, f, n, width);

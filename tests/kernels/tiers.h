@@ -23,11 +23,13 @@ static const double least = 0x1p-149; /* the least f32: twice the error of an op
 
 static const struct tier { const char *name; unsigned cpu, lanes; } tiers[] = {
     { "ref", 0, 1 }, { "avx2", SHK_CPU_AVX2, 8 }, { "avx512", SHK_CPU_AVX2 | SHK_CPU_AVX512, 16 },
-    { "avx512vnni", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI, 16 }, { "neon", SHK_CPU_NEON, 4 }
+    { "avx512vnni", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI, 16 },
+    { "avx512bf16", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI | SHK_CPU_AVX512BF16, 16 },
+    { "amx", SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI | SHK_CPU_AMX, 16 }, { "neon", SHK_CPU_NEON, 4 }
 };
 enum { /* the instruction sets that this program has code for */
 #if defined(__x86_64__)
-    BUILT = SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI
+    BUILT = SHK_CPU_AVX2 | SHK_CPU_AVX512 | SHK_CPU_AVX512VNNI | SHK_CPU_AVX512BF16 | SHK_CPU_AMX
 #elif defined(__aarch64__)
     BUILT = SHK_CPU_NEON
 #else

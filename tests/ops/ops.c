@@ -121,8 +121,8 @@ static void test_rows(size_t T, size_t n) {
     for (size_t t = 0; t < T; t++) CHECK(memcmp(host[5] + t * k, host[0] + t * n + at, k * sizeof(float)) == 0, "slice %zu", t);
 }
 
-/* `prepared`: in the device's own form, if it has one for the type. Then each activation may be half a step of its block off: a
- * block's step is its largest magnitude / 127. */
+/* `prepared`: in the device's own form, if it has one for the type. Then each activation may be half a step off: a bf16's, or of a
+ * block of 8-bit integers, where a step is the largest magnitude / 127. */
 static void test_linear(shk_type type, size_t T, size_t rows, size_t cols, bool bias, bool prepared) {
     enum { BLOCK = 32 };
     size_t ldx = cols + 5;
@@ -138,7 +138,8 @@ static void test_linear(shk_type type, size_t T, size_t rows, size_t cols, bool 
             for (size_t j = 0; j < cols; j++) {
                 double term = (double)host[0][i * cols + j] * host[1][t * ldx + j];
                 sum += term, magnitude += fabs(term);
-                if (!W.packed) continue;
+                if (W.packed && type == SHK_BF16) magnitude += fabs(term) * 0x1p-9 / EPS / ((double)cols + 2);
+                if (!W.packed || type == SHK_BF16) continue;
                 if (j % BLOCK == 0) most = 0;
                 for (size_t l = j; j % BLOCK == 0 && l < j + BLOCK; l++) most = fmax(most, fabs((double)host[1][t * ldx + l]));
                 magnitude += fabs((double)host[0][i * cols + j]) * most / 127 * 0.5 / EPS / ((double)cols + 2);

@@ -28,7 +28,7 @@ static void dot(shk_type type, float *y, size_t ldy, const uint8_t *w, size_t n,
     for (size_t t = 0; t < tokens; t++)
         for (size_t i = 0; i < n; i++) {
             size_t r = i % SHK_PACK_ROWS;
-            const uint8_t *at = w + i / SHK_PACK_ROWS * shk_packed_bytes(p, k);
+            const uint8_t *at = w + i / SHK_PACK_ROWS * shk_packed_bytes(type, k);
             const shk_xblock *b = x + t * (k / SHK_PACK_BLOCK), *end = b + k / SHK_PACK_BLOCK;
             float sum = 0;
             while (b < end) {
@@ -41,13 +41,14 @@ static void dot(shk_type type, float *y, size_t ldy, const uint8_t *w, size_t n,
 }
 
 #define DOT(T, type, tier)                                                                                         \
-    void shk_dot_packed_##type##_ref(float *y, size_t ldy, const void *w, size_t n, const shk_xblock *x, size_t tokens, \
+    void shk_dot_packed_##type##_ref(float *y, size_t ldy, const void *w, size_t n, const void *x, size_t tokens, \
                                      size_t k) {                                                                   \
         dot(SHK_##T, y, ldy, w, n, x, tokens, k);                                                                  \
     }
 SHK_PACKED_TYPES(DOT, )
 
-void shk_quantize_x_ref(shk_xblock *out, const float *x, size_t k) {
+void shk_quantize_x_ref(void *blocks, const float *x, size_t k) {
+    shk_xblock *out = blocks;
     for (; k; k -= SHK_PACK_BLOCK, x += SHK_PACK_BLOCK, out++) {
         float most = 0, nothing = 0;
         for (size_t i = 0; i < SHK_PACK_BLOCK; i++) {
