@@ -115,6 +115,7 @@ typedef struct shk_model_params {
     int exact;        /* 1: keep activations in f32. Otherwise they are rounded to 8 bits, in blocks of 32 with a scale each, where
                        * they meet quantized matrices (several times as fast, and an error below that of the quantized weights), and
                        * to bf16 where they meet bf16 on a CPU that multiplies it */
+    const char *kv_type; /* of the keys and values that sessions keep: "f32", "bf16" (NULL: this) or "q8_0" */
 } shk_model_params;
 
 /* Maps the model at `path`: a GGUF file, or a Hugging Face directory (config.json and safetensors). The mapping lives as long
@@ -179,7 +180,7 @@ SHK_API uint64_t shk_session_bytes(const shk_session *s);    /* what its state o
 /* An independent copy at the same position; the two continue as if they had never been one. */
 SHK_API shk_status shk_session_fork(shk_session **out, const shk_session *s, shk_error *err);
 
-/* The state as a file, and back (in any process, with the same model). A file of another model is refused. */
+/* The state as a file, and back (in any process, with the same model and kv_type). A file of another model is refused. */
 SHK_API shk_status shk_session_save(const shk_session *s, const char *path, shk_error *err);
 SHK_API shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err);
 

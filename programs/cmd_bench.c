@@ -24,6 +24,7 @@ static const option bench_options[] = {
     { "threads", 't', OPT_TEXT, AT(threads), 0, 0, "LIST", "numbers of threads; 0: one for each CPU" },
     { "batch", 'b', OPT_TEXT, AT(batches), 0, 0, "LIST", "sequences that are decoded at once" },
     { "repeats", 'r', OPT_INT, AT(repeats), 1, 1000, "N", "times that each test runs; the median is shown" },
+    KV_ROW,
     { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" },
     { "exact", 0, OPT_FLAG, AT(model.exact), 0, 0, NULL, "keep activations in f32: slower, for comparisons" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL,
@@ -67,7 +68,7 @@ static void subject_close(subject *s) {
 
 static int subject_open(subject *s, const char *path, const model_args *a, const test *t) {
     shk_error err;
-    shk_model_params params = { .threads = t->threads, .dense = a->dense, .exact = a->exact };
+    shk_model_params params = { .threads = t->threads, .dense = a->dense, .exact = a->exact, .kv_type = a->kv_type };
     if (shk_model_load(&s->model, path, &params, &err)) return fail("%s", err.message);
     int32_t vocab = shk_model_vocab_size(s->model);
     uint64_t context = shk_model_context(s->model), wanted = t->depth + t->n + 1;

@@ -11,6 +11,7 @@ typedef struct info_args {
 
 static const option info_options[] = {
     MODEL_ROW,
+    KV_ROW,
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL, "print the description as one JSON object" },
     { 0 }
 };
@@ -129,12 +130,12 @@ static void put_bytes(const json_t *parts, double total) {
     }
 }
 
-static void put_state(const json_t *state) {
+static void put_state(const json_t *state, const char *kv_type) {
     const char *key;
     json_t *v;
     char tokens[40], bytes[40];
     if (!json_object_size(state)) return;
-    putf("\nstate of a sequence\n");
+    putf("\nstate of a sequence, keys and values in %s\n", kv_type);
     json_object_foreach((json_t *)(uintptr_t)state, key, v)
         putf("  at %*s tokens %10s\n", LABEL - 5 + 1, grouped(strtod(key, NULL), tokens, sizeof tokens),
              scaled(json_number_value(v), "B", bytes, sizeof bytes));
@@ -182,7 +183,7 @@ static void put_table(const json_t *j) {
     }
     if (json_object_size(bytes)) putf("\nparts\n"), put_bytes(bytes, total);
     if (json_object_size(json_object_get(j, "types"))) putf("\ntypes\n"), put_bytes(json_object_get(j, "types"), total);
-    put_state(json_object_get(j, "state_bytes"));
+    put_state(json_object_get(j, "state_bytes"), string_of(j, "kv_type"));
     put_work(json_object_get(j, "per_token"));
 }
 

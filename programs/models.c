@@ -16,7 +16,7 @@ char *model_path(const model_args *a) {
 
 shk_model *model_open(const model_args *a) {
     shk_model_params params = { .threads = (int)a->threads, .window_extra = (int)a->window_extra, .dense = a->dense,
-                                .exact = a->exact };
+                                .exact = a->exact, .kv_type = a->kv_type };
     char *path = model_path(a);
     shk_model *m = NULL;
     shk_error err;

@@ -9,13 +9,18 @@ typedef struct model_args {
     const char *path;
     int64_t threads, window_extra;
     bool dense, exact;
+    const char *kv_type;
 } model_args;
 
 /* Rows for the option table of arguments that have a member `model`; AT is the file's own offsetof. */
 #define MODEL_ROW \
     { "model", 'm', OPT_PATH, AT(model.path), 0, 0, "MODEL", \
       "a GGUF file or a Hugging Face directory; else $SPARKHAWK_MODEL, else the model that 'make run' has fetched" }
+#define KV_ROW \
+    { "kv", 0, OPT_CHOICE, AT(model.kv_type), 0, 0, "f32|bf16|q8_0", \
+      "the type in which sessions keep keys and values; bf16 if not given" }
 #define COMPUTE_ROWS \
+    KV_ROW, \
     { "threads", 't', OPT_INT, AT(model.threads), 0, 1024, "N", "compute threads; 0: one for each CPU" }, \
     { "window-extra", 0, OPT_INT, AT(model.window_extra), 0, 1 << 20, "N", \
       "widen every local layer's window; 1: RecurrentGemma as its first release attends" }, \

@@ -22,8 +22,10 @@ typedef struct shk_mat {
 } shk_mat;
 
 /* Where one layer keeps its part of a session's state: byte offsets from the session's base. Attention: rings of `ring` slots;
- * position p is at slot p % ring. Spark attention keeps the two parts of a key apart. */
+ * position p is at slot p % ring. A row is whole blocks of `type`; rows follow each other without a gap. A query sees itself and
+ * others only as they are in the ring, rounded to its type. Spark attention keeps the two parts of a key apart. */
 typedef struct shk_state_layer {
+    shk_type type; /* of k, k2 and v; h and conv are f32 */
     size_t ring;
     size_t k;    /* [kv_heads, ring, head_dim], or the first `rank` dims of it for spark */
     size_t k2;   /* [kv_heads, ring, head_dim - rank]; spark only */
@@ -61,9 +63,9 @@ typedef struct shk_attention {
     bool write;        /* k and v are new and go into the state; false: another layer has put them there already */
 } shk_attention;
 
-/* How many tokens of one sequence may be written into a ring before they attend; a ring has at least window +
- * SHK_ATTENTION_CHUNK - 1 slots, and room for a whole pass of window + SHK_PASS_ROWS - 1 where layers share it. */
-enum { SHK_ATTENTION_CHUNK = 32 };
+/* A pass is written into a ring whole before its first token attends: a ring that wraps has at least window + SHK_PASS_ROWS - 1
+ * slots. They are a multiple of SHK_ATTENTION_CHUNK, so that positions [c, c + 1) * SHK_ATTENTION_CHUNK follow each other. */
+enum { SHK_ATTENTION_CHUNK = 128 };
 
 typedef struct shk_sparsity {
     double k;      /* target number of active entries of n */

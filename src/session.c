@@ -29,7 +29,7 @@ shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t context, sh
     s->m = m;
     s->context = context;
     s->layers = shk_calloc(m->config.n_layers, sizeof *s->layers);
-    s->bytes = s->layers ? shk_state_layout(&m->config, context, s->layers) : SIZE_MAX;
+    s->bytes = s->layers ? shk_state_layout(&m->config, m->kv_type, context, s->layers) : SIZE_MAX;
     s->state = s->bytes == SIZE_MAX ? NULL : m->ops->alloc(m->dev, s->bytes);
     if (!s->state) st = shk_fail(err, SHK_E_MEMORY, "no address space for the state of %llu tokens", (unsigned long long)context);
     if (!st) {
@@ -56,7 +56,7 @@ char *shk_session_state(shk_session *s) { return s->state; }
 shk_model *shk_session_model(const shk_session *s) { return s->m; }
 uint64_t shk_session_position(const shk_session *s) { return s->pos; }
 uint64_t shk_session_context(const shk_session *s) { return s->context; }
-uint64_t shk_session_bytes(const shk_session *s) { return shk_state_bytes(&s->m->config, s->pos); }
+uint64_t shk_session_bytes(const shk_session *s) { return shk_state_bytes(&s->m->config, s->m->kv_type, s->pos); }
 
 /* ---- advancing ---- */
 
@@ -127,16 +127,16 @@ shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error 
 
 /* ---- copies ---- */
 
-/* Calls fn for every run of bytes that the state of s fills, in one order. */
-typedef void run_fn(void *user, char *state, size_t n);
+/* Calls fn for every run of rows that the state of s fills, n bytes, in one order. */
+typedef void run_fn(void *user, char *state, size_t n, const shk_region *r);
 
 static void each_run(const shk_session *s, uint64_t pos, run_fn *fn, void *user) {
     for (uint32_t l = 0; l < s->m->config.n_layers; l++) {
         shk_region r[3];
         size_t n = shk_state_regions(&s->m->config, l, &s->layers[l], r);
         for (size_t i = 0; i < n; i++) {
-            size_t used = (size_t)(pos < r[i].rows ? pos : r[i].rows) * r[i].row_bytes;
-            for (size_t h = 0; used && h < r[i].heads; h++) fn(user, s->state + r[i].offset + h * r[i].rows * r[i].row_bytes, used);
+            size_t row = shk_region_row_bytes(&r[i]), used = (size_t)(pos < r[i].rows ? pos : r[i].rows) * row;
+            for (size_t h = 0; used && h < r[i].heads; h++) fn(user, s->state + r[i].offset + h * r[i].rows * row, used, &r[i]);
         }
     }
 }
@@ -145,7 +145,8 @@ typedef struct copy_args {
     const shk_session *from, *to;
 } copy_args;
 
-static void copy_run(void *user, char *state, size_t n) {
+static void copy_run(void *user, char *state, size_t n, const shk_region *r) {
+    (void)r;
     const copy_args *a = user;
     a->to->m->ops->upload(a->to->m->dev, a->to->state + (state - a->from->state), state, n);
 }
@@ -166,19 +167,28 @@ typedef struct simulate_args {
     uint64_t random;
 } simulate_args;
 
-static void simulate_run(void *user, char *state, size_t n) {
+/* Four uniform numbers of a linear congruential generator: nearly normal. */
+static float random_normal(uint64_t *random) {
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    uint64_t r = *random ^ *random >> 29;
+    int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48);
+    return (float)(sum - 2 * 0xffff) * (float)(1.7320508 / 65536);
+}
+
+/* PIECE values at a time, whole blocks of any type. */
+static void simulate_run(void *user, char *state, size_t n, const shk_region *r) {
+    enum { PIECE = 1024 };
     simulate_args *a = user;
-    float piece[4096];
-    for (size_t i = 0; i < n; i += sizeof piece) {
-        size_t k = n - i < sizeof piece ? n - i : sizeof piece;
-        for (size_t j = 0; j < k / sizeof *piece;
-             j++) { /* four uniform numbers of a linear congruential generator: nearly normal */
-            a->random = a->random * 6364136223846793005u + 1442695040888963407u;
-            uint64_t r = a->random ^ a->random >> 29;
-            int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48);
-            piece[j] = (float)(sum - 2 * 0xffff) * (float)(1.7320508 / 65536);
-        }
-        a->s->m->ops->upload(a->s->m->dev, state + i, piece, k);
+    float value[PIECE];
+    float packed[PIECE];
+    size_t row = shk_region_row_bytes(r), left = n / row * r->dim, bytes = 0;
+    for (char *at = state; left; at += bytes) {
+        size_t k = left < PIECE ? left : PIECE;
+        for (size_t i = 0; i < k; i++) value[i] = random_normal(&a->random);
+        shk_quant_row(r->type, packed, value, k);
+        shk_row_bytes(r->type, k, &bytes);
+        a->s->m->ops->upload(a->s->m->dev, at, packed, bytes);
+        left -= k;
     }
 }
 
@@ -198,21 +208,22 @@ shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed
 
 typedef struct file_header {
     char magic[8];
-    uint32_t version, reserved;
+    uint32_t version, kv_type; /* GGUF's number */
     uint64_t fingerprint, pos, bytes;
 } file_header;
 
 static const char magic[8] = "SHKSTATE";
+enum { VERSION = 2 };
 
-/* Fletcher's, over 32-bit words in 64-bit sums: the second depends on their order. */
+/* Fletcher's, over 16-bit words in 64-bit sums: the second depends on their order. */
 typedef struct checksum {
     uint64_t a, b;
 } checksum;
 
-static void checksum_add(checksum *c, const char *data, size_t n) { /* n a multiple of 4, as all state is */
-    for (size_t i = 0; i < n; i += 4) {
-        uint32_t w;
-        memcpy(&w, data + i, 4);
+static void checksum_add(checksum *c, const char *data, size_t n) { /* n is even, as all rows are */
+    for (size_t i = 0; i < n; i += 2) {
+        uint16_t w;
+        memcpy(&w, data + i, 2);
         c->a += w;
         c->b += c->a;
     }
@@ -224,7 +235,8 @@ typedef struct save_args {
     checksum sum;
 } save_args;
 
-static void save_run(void *user, char *state, size_t n) {
+static void save_run(void *user, char *state, size_t n, const shk_region *r) {
+    (void)r;
     save_args *a = user;
     char piece[16384]; /* also where the state is not the host's memory */
     for (size_t i = 0; i < n; i += sizeof piece) {
@@ -239,7 +251,8 @@ shk_status shk_session_save(const shk_session *s, const char *path, shk_error *e
     save_args a = { .s = s };
     shk_status st = shk_writer_open(&a.w, path, err);
     if (st) return st;
-    file_header h = { .version = 1, .fingerprint = s->m->fingerprint, .pos = s->pos, .bytes = shk_session_bytes(s) };
+    file_header h = { .version = VERSION, .kv_type = s->m->kv_type, .fingerprint = s->m->fingerprint, .pos = s->pos,
+                      .bytes = shk_session_bytes(s) };
     memcpy(h.magic, magic, sizeof magic);
     shk_writer_put(a.w, &h, sizeof h);
     pthread_mutex_lock(&s->m->lock);
@@ -254,7 +267,8 @@ typedef struct restore_args {
     const char *at;
 } restore_args;
 
-static void restore_run(void *user, char *state, size_t n) {
+static void restore_run(void *user, char *state, size_t n, const shk_region *r) {
+    (void)r;
     restore_args *a = user;
     a->s->m->ops->upload(a->s->m->dev, state, a->at, n);
     a->at += n;
@@ -272,14 +286,18 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
         goto done;
     }
     memcpy(&h, data, sizeof h);
-    if (h.version != 1)
-        st = shk_fail(err, SHK_E_UNSUPPORTED, "%s: version %u of the session format; this program knows 1", path, h.version);
+    if (h.version != VERSION)
+        st = shk_fail(err, SHK_E_UNSUPPORTED, "%s: version %u of the session format; this program knows %d", path, h.version,
+                      VERSION);
     else if (h.fingerprint != s->m->fingerprint)
         st = shk_fail(err, SHK_E_FORMAT, "%s: saved with another model than %s", path, s->m->path);
+    else if (h.kv_type != s->m->kv_type)
+        st = shk_fail(err, SHK_E_FORMAT, "%s: its keys and values are of type %s, this model's sessions keep %s", path,
+                      shk_type_of(h.kv_type)->name ? shk_type_of(h.kv_type)->name : "?", shk_type_of(s->m->kv_type)->name);
     else if (s->context && h.pos > s->context)
         st = shk_fail(err, SHK_E_LIMIT, "%s: its %llu tokens do not fit into a context of %llu", path, (unsigned long long)h.pos,
                       (unsigned long long)s->context);
-    else if (h.pos > INT64_MAX || h.bytes != shk_state_bytes(&s->m->config, h.pos) || map.size - sizeof h < sizeof sum ||
+    else if (h.pos > INT64_MAX || h.bytes != shk_state_bytes(&s->m->config, s->m->kv_type, h.pos) || map.size - sizeof h < sizeof sum ||
              map.size - sizeof h - sizeof sum != h.bytes)
         st = shk_fail(err, SHK_E_FORMAT, "%s: truncated or damaged: %zu bytes", path, map.size);
     if (st) goto done;

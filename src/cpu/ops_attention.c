@@ -21,9 +21,15 @@ typedef struct round_args {
     } at[SHK_PASS_ROWS];
 } round_args;
 
-static float *ring_row(const shk_seq *s, size_t layer, size_t region, size_t head, size_t slot, size_t dim) {
-    size_t ring = s->layers[layer].ring;
-    return (float *)(void *)(s->state + region) + (head * ring + slot) * dim;
+static size_t row_bytes(shk_type type, size_t dim) {
+    size_t n = 0;
+    shk_row_bytes(type, dim, &n); /* whole blocks: the state was laid out so */
+    return n;
+}
+
+static void *ring_row(const shk_seq *s, size_t layer, size_t region, size_t head, size_t slot, size_t dim) {
+    const shk_state_layer *l = &s->layers[layer];
+    return s->state + region + (head * l->ring + slot) * row_bytes(l->type, dim);
 }
 
 static void write_row(const shk_seq *s, const shk_attention *a, const float *k, const float *v, uint64_t pos) {
@@ -31,12 +37,12 @@ static void write_row(const shk_seq *s, const shk_attention *a, const float *k, 
     size_t slot = (size_t)(pos % l->ring), D = a->head_dim, r = a->rank;
     for (size_t h = 0; h < a->kv_heads; h++, k += D, v += D) {
         if (r) {
-            memcpy(ring_row(s, a->layer, l->k, h, slot, r), k, r * sizeof *k);
-            memcpy(ring_row(s, a->layer, l->k2, h, slot, D - r), k + r, (D - r) * sizeof *k);
+            shk_quant_row(l->type, ring_row(s, a->layer, l->k, h, slot, r), k, r);
+            shk_quant_row(l->type, ring_row(s, a->layer, l->k2, h, slot, D - r), k + r, (D - r));
         } else {
-            memcpy(ring_row(s, a->layer, l->k, h, slot, D), k, D * sizeof *k);
+            shk_quant_row(l->type, ring_row(s, a->layer, l->k, h, slot, D), k, D);
         }
-        memcpy(ring_row(s, a->layer, l->v, h, slot, D), v, D * sizeof *v);
+        shk_quant_row(l->type, ring_row(s, a->layer, l->v, h, slot, D), v, D);
     }
 }
 
@@ -78,22 +84,23 @@ static void attend_dense(void *ctx, int thread, size_t begin, size_t end) {
     const shk_attention *a = r->a;
     const shk_kernels *k = &r->cpu->k;
     float *scores = r->cpu->scores + (size_t)thread * r->cpu->positions;
-    size_t D = a->head_dim, group = a->heads / a->kv_heads, stride = D * sizeof(float);
+    size_t D = a->head_dim, group = a->heads / a->kv_heads;
     for (size_t i = begin; i < end; i++) {
         size_t head = i % a->heads, kv = head / group, row = r->at[i / a->heads].row;
         const shk_seq *s = r->at[i / a->heads].seq;
         const shk_state_layer *l = &s->layers[a->layer];
+        shk_type T = l->type;
         runs v = visible(r->at[i / a->heads].pos, a->window, l->ring);
         size_t n = v.n[0] + v.n[1];
         const float *q = r->q + (row * a->heads + head) * D;
         float *o = r->o + (row * a->heads + head) * D;
         for (int p = 0; p < 2; p++)
-            k->dot_rows[SHK_F32](scores + p * v.n[0], ring_row(s, a->layer, l->k, kv, v.slot[p], D), stride, NULL, v.n[p], q, D);
+            k->dot_rows[T](scores + p * v.n[0], ring_row(s, a->layer, l->k, kv, v.slot[p], D), row_bytes(T, D), NULL, v.n[p], q, D);
         if (a->softcap > 0) k->softcap(scores, n, a->softcap);
         k->softmax(scores, n);
-        memset(o, 0, stride);
+        memset(o, 0, D * sizeof *o);
         for (int p = 0; p < 2; p++)
-            k->axpy_rows[SHK_F32](o, ring_row(s, a->layer, l->v, kv, v.slot[p], D), stride, NULL, scores + p * v.n[0], v.n[p], D);
+            k->axpy_rows[T](o, ring_row(s, a->layer, l->v, kv, v.slot[p], D), row_bytes(T, D), NULL, scores + p * v.n[0], v.n[p], D);
     }
 }
 
@@ -124,19 +131,20 @@ static void attend_spark(void *ctx, int thread, size_t begin, size_t end) {
         size_t head = i % a->heads, kv = head / group, row = r->at[i / a->heads].row;
         const shk_seq *s = r->at[i / a->heads].seq;
         const shk_state_layer *l = &s->layers[a->layer];
+        shk_type T = l->type;
         size_t n = (size_t)r->at[i / a->heads].pos + 1;
         const float *q = r->q + (row * a->heads + head) * D;
         float *o = r->o + (row * a->heads + head) * D;
-        k->dot_rows[SHK_F32](scores, ring_row(s, a->layer, l->k, kv, 0, rank), rank * sizeof(float), NULL, n, q, rank);
+        k->dot_rows[T](scores, ring_row(s, a->layer, l->k, kv, 0, rank), row_bytes(T, rank), NULL, n, q, rank);
         float theta = shk_cpu_threshold(r->cpu, scores, n, a->k, a->ddof);
         size_t kept = k->select(ids, scores, n, theta);
         for (size_t j = 0; j < kept; j++) scores[j] = scores[ids[j]]; /* ids ascend: nothing is overwritten before it is read */
-        k->dot_rows[SHK_F32](part, ring_row(s, a->layer, l->k2, kv, 0, rest), rest * sizeof(float), ids, kept, q + rank, rest);
+        k->dot_rows[T](part, ring_row(s, a->layer, l->k2, kv, 0, rest), row_bytes(T, rest), ids, kept, q + rank, rest);
         if (kept) k->softmax(scores, kept);
         k->softplus(part, part, kept);
         k->mul(scores, scores, part, kept);
         for (size_t d = 0; d < D; d++) o[d] = isnan(theta) ? theta : 0; /* nothing is above a NaN, which must not pass for a 0 */
-        k->axpy_rows[SHK_F32](o, ring_row(s, a->layer, l->v, kv, 0, D), D * sizeof(float), ids, scores, kept, D);
+        k->axpy_rows[T](o, ring_row(s, a->layer, l->v, kv, 0, D), row_bytes(T, D), ids, scores, kept, D);
         r->kept[row * a->heads + head] = (uint32_t)kept;
     }
 }

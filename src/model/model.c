@@ -166,10 +166,17 @@ static shk_status fingerprint(shk_model *m, shk_error *err) {
     return SHK_OK;
 }
 
+static shk_status set_kv_type(shk_model *m, const char *name, shk_error *err) {
+    if (!shk_type_parse(name, &m->kv_type) || (m->kv_type != SHK_F32 && m->kv_type != SHK_BF16 && m->kv_type != SHK_Q8_0))
+        return shk_fail(err, SHK_E_ARGUMENT, "keys and values of type '%s': must be f32, bf16 or q8_0", name);
+    return shk_state_check(&m->config, m->kv_type, m->path, err);
+}
+
 static shk_status load(shk_model *m, const shk_model_params *params, shk_error *err) {
     struct stat s;
     if (stat(m->path, &s) != 0) return shk_fail_errno(err, "%s", m->path);
     shk_status st = S_ISDIR(s.st_mode) ? open_directory(m, err) : open_gguf(m, err);
+    if (!st) st = set_kv_type(m, params->kv_type ? params->kv_type : "bf16", err);
     if (st) return st;
     m->dense = params->dense != 0;
     m->exact = params->exact != 0;

@@ -58,6 +58,7 @@ struct shk_model {
     shk_rope ropes[SHK_MAX_ROPES];
     size_t n_ropes;
     uint8_t (*layer_rope)[2]; /* [layers] indices into ropes */
+    shk_type kv_type; /* of keys and values in sessions */
     bool dense, exact, prepared, recording;
     shk_counts *ffn_counts, *attn_counts; /* [layers] */
     uint64_t fingerprint; /* of config and weights, for saved sessions */
@@ -89,17 +90,23 @@ void shk_gemma3n_end(shk_model *m, const shk_pass *pass);
 
 char *shk_session_state(shk_session *s); /* device memory; a test looks into it */
 
+/* Whether keys and values can be of the type: heads are whole blocks of it. */
+shk_status shk_state_check(const shk_config *c, shk_type kv, const char *path, shk_error *err);
 /* Places every layer's state for sequences of up to `context` tokens; returns the bytes in all, SIZE_MAX on overflow. */
-size_t shk_state_layout(const shk_config *c, uint64_t context, shk_state_layer *layers);
+size_t shk_state_layout(const shk_config *c, shk_type kv, uint64_t context, shk_state_layer *layers);
 
-/* A block of a state: `heads` groups of `rows` rows. After pos tokens the first min(pos, rows) rows of each group are filled. */
+/* A block of a state: `heads` groups of `rows` rows of `dim` values. After pos tokens the first min(pos, rows) rows of each group are
+ * filled. */
 typedef struct shk_region {
-    size_t offset, heads, rows, row_bytes;
+    size_t offset;
+    shk_type type;
+    size_t heads, rows, dim;
 } shk_region;
+size_t shk_region_row_bytes(const shk_region *r);
 /* The regions of a layer; returns how many. */
 size_t shk_state_regions(const shk_config *c, uint32_t l, const shk_state_layer *at, shk_region out[3]);
 /* Bytes that a state at `pos` fills. */
-uint64_t shk_state_bytes(const shk_config *c, uint64_t pos);
+uint64_t shk_state_bytes(const shk_config *c, shk_type kv, uint64_t pos);
 /* The widest span that attention looks back over: all of the context, or the largest window; 0 without attention. */
 uint64_t shk_state_reach(const shk_config *c, uint64_t context);
 bool shk_config_unbounded(const shk_config *c); /* no layer attends to everything */

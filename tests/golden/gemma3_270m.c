@@ -174,7 +174,8 @@ static bool load_model(bool exact) {
     }
     fclose(f);
     shk_error err;
-    NEED(!shk_model_load(&model, path, &(shk_model_params){ .exact = exact }, &err), "%s", err.message);
+    shk_model_params params = { .exact = exact, .kv_type = exact ? "f32" : NULL };
+    NEED(!shk_model_load(&model, path, &params, &err), "%s", err.message);
     tokenizer = shk_model_tokenizer(model);
     vocab = (size_t)shk_model_vocab_size(model);
     return true;

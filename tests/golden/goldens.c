@@ -155,9 +155,36 @@ static void test_active(golden *g) {
     shk_session_free(s);
 }
 
-static void load(golden *g, int threads, int dense) {
-    shk_model_params p = { .threads = threads, .dense = dense, .exact = 1 };
+static void load(golden *g, const char *kv_type, int threads, int dense) {
+    shk_model_params p = { .threads = threads, .dense = dense, .exact = 1, .kv_type = kv_type };
     OK(shk_model_load(&g->m, g->path, &p, &err));
+}
+
+static void prefill(golden *g, float *logits) {
+    shk_session *s = session(g);
+    advance(g, s, g->tokens, g->T, logits, 1);
+    shk_session_free(s);
+}
+
+/* With keys and values of a type. `exact` are the logits that f32 gives. */
+static void test_laws_of(golden *g, const char *kv_type, const float *exact) {
+    size_t n = g->T * g->V;
+    float *whole = malloc(n * sizeof *whole), *other = malloc(n * sizeof *other);
+    load(g, kv_type, 2, 0);
+    prefill(g, whole);
+    test_laws(g, whole);
+    shk_model_free(g->m);
+    bool same = memcmp(whole, exact, n * sizeof *whole) == 0, attends = strcmp(g->name, "hawk") != 0;
+    CHECK(same == (!strcmp(kv_type, "f32") || !attends), "%s: %s for keys and values makes %s", g->name, kv_type,
+          same ? "no difference" : "a difference");
+    for (int i = 0; i < 3; i++) { /* 1 thread, 3 threads, and sparse layers computed densely */
+        load(g, kv_type, i == 0 ? 1 : 3, i == 2);
+        prefill(g, other);
+        CHECK(memcmp(other, whole, n * sizeof *whole) == 0, "%s: variant %d differs by %g", g->name, i, worst(other, whole, n));
+        shk_model_free(g->m);
+    }
+    free(whole);
+    free(other);
 }
 
 static void test(golden *g) {
@@ -170,23 +197,14 @@ static void test(golden *g) {
     g->T = tokens->n_elem, g->G = greedy->n_elem, g->V = (size_t)logits->shape[1];
     g->tokens = tokens->data, g->greedy = greedy->data, g->logits = logits->data;
 
-    float *whole = malloc(g->T * g->V * sizeof *whole), *other = malloc(g->T * g->V * sizeof *other);
-    load(g, 2, 0);
+    float *whole = malloc(g->T * g->V * sizeof *whole);
+    load(g, "f32", 2, 0); /* what the references keep keys and values in */
     test_logits(g, whole);
-    test_laws(g, whole);
     test_active(g);
     shk_model_free(g->m);
-    for (int i = 0; i < 3; i++) { /* 1 thread, 3 threads, and sparse layers computed densely */
-        load(g, i == 0 ? 1 : 3, i == 2);
-        shk_session *s = session(g);
-        advance(g, s, g->tokens, g->T, other, 1);
-        CHECK(memcmp(other, whole, g->T * g->V * sizeof *whole) == 0, "%s: variant %d differs by %g", g->name, i,
-              worst(other, whole, g->T * g->V));
-        shk_session_free(s);
-        shk_model_free(g->m);
-    }
+    test_laws_of(g, "f32", whole);
+    test_laws_of(g, "bf16", whole);
     free(whole);
-    free(other);
     shk_tensors_free(&g->t);
 }
 

@@ -263,7 +263,8 @@ static void test_skipped_positions(void) {
 
     /* the session's own memory, found as the session finds it */
     shk_state_layer at[3];
-    shk_state_layout(&m->config, N + 1, at);
+    NEED(m->kv_type == SHK_BF16, "what the session holds");
+    shk_state_layout(&m->config, m->kv_type, N + 1, at);
     size_t skipped = 0, read = 0, both[N];
     for (size_t j = 0; j <= N; j++) { /* each position alone; then all that were not read, at once */
         OK(shk_session_fork(&fork, s, &err));
@@ -271,10 +272,10 @@ static void test_skipped_positions(void) {
         for (size_t p = 0; p < (j < N ? 1 : skipped); p++)
             for (size_t h = 0; h < m->config.kv_heads; h++) {
                 size_t pos = j < N ? j : both[p];
-                float *k2 = (float *)(void *)(state + at[LAYER].k2) + (h * at[LAYER].ring + pos) * rest;
-                float *v = (float *)(void *)(state + at[LAYER].v) + (h * at[LAYER].ring + pos) * D;
-                for (size_t i = 0; i < rest; i++) k2[i] = NAN;
-                for (size_t i = 0; i < D; i++) v[i] = NAN;
+                uint16_t *k2 = (uint16_t *)(void *)(state + at[LAYER].k2) + (h * at[LAYER].ring + pos) * rest;
+                uint16_t *v = (uint16_t *)(void *)(state + at[LAYER].v) + (h * at[LAYER].ring + pos) * D;
+                for (size_t i = 0; i < rest; i++) k2[i] = shk_f32_to_bf16(NAN);
+                for (size_t i = 0; i < D; i++) v[i] = shk_f32_to_bf16(NAN);
             }
         shk_span span = { fork, tokens + N, 1, out, 0 };
         shk_status st = shk_advance(m, &span, 1, &err);
