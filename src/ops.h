@@ -92,9 +92,9 @@ typedef struct shk_ops {
     void (*release)(void *dev, void *p, size_t bytes);
     void (*download)(void *dev, void *host, const void *p, size_t bytes);
     void (*upload)(void *dev, void *p, const void *host, size_t bytes);
-    /* Makes room for attention over up to `positions` (address space is reserved, memory used as needed). Call before an
-     * attention that reaches further than any before. */
-    shk_status (*reserve)(void *dev, uint64_t positions, shk_error *err);
+    /* Makes room for attention of that shape over up to `positions` (address space is reserved, memory used as needed). Call before
+     * an attention that reaches further than any before. */
+    shk_status (*reserve)(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);
     void (*close)(void *dev); /* NULL is allowed */
 
     /* Puts a matrix that linear or embed will read into the form that suits the device, and lets go of the file's pages. Where a

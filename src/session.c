@@ -34,8 +34,9 @@ shk_status shk_session_new(shk_session **out, shk_model *m, uint64_t context, sh
     if (!s->state) st = shk_fail(err, SHK_E_MEMORY, "no address space for the state of %llu tokens", (unsigned long long)context);
     if (!st) {
         pthread_mutex_lock(&m->lock);
+        const shk_config *c = &m->config;
         st = shk_model_prepare(m, err);
-        if (!st) st = m->ops->reserve(m->dev, shk_state_reach(&m->config, context), err);
+        if (!st) st = m->ops->reserve(m->dev, shk_state_reach(c, context), c->heads, c->kv_heads, c->head_dim, err);
         pthread_mutex_unlock(&m->lock);
     }
     if (st) shk_session_free(s);

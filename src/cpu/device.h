@@ -13,6 +13,18 @@ enum { SHK_CPU_SCRATCH = 256 * 1024 };
 /* The most bytes of a row of rounded activations: a matrix has at most 2^18 columns (model/weights.c). */
 enum { SHK_CPU_ROUNDED = (1 << 18) * sizeof(uint16_t) };
 
+/* What attention needs between its loops (ops_attention.c), and for how much it is enough. */
+typedef struct shk_attention_room {
+    size_t positions, heads, group, head_dim; /* group: query heads that share a key */
+    float *scratch; /* [threads, .] */
+    float *shares;  /* of chunks, until they are folded */
+    float *scores;  /* [., positions] spark attention's */
+    float *part;    /* [threads, positions] second scores of the kept */
+    uint32_t *ids;  /* [threads, positions] the kept */
+    void *memory;
+    size_t bytes;
+} shk_attention_room;
+
 typedef struct shk_cpu {
     shk_kernels k;
     shk_pool *pool;
@@ -20,10 +32,7 @@ typedef struct shk_cpu {
     float *scratch;      /* [threads, SHK_CPU_SCRATCH] */
     char *rounded;       /* [SHK_PASS_ROWS, SHK_CPU_ROUNDED] the activations that meet a packed matrix */
     shk_arena *packed;   /* matrices in the form of packed.h */
-    float *scores;       /* [threads, positions] */
-    uint32_t *kept;      /* [threads, positions] */
-    float *part;         /* [threads, positions] scores of the kept */
-    uint64_t positions;  /* room for this many */
+    shk_attention_room room;
     shk_work work;       /* counted by the ops, on the thread that issues them */
 } shk_cpu;
 
@@ -34,6 +43,7 @@ static inline void shk_cpu_note(shk_cpu *cpu, const shk_mat *m, size_t rows, siz
 }
 
 /* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
+shk_status shk_cpu_reserve(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);
 void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
                        const shk_attention *a);
 void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,

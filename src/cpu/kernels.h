@@ -49,6 +49,16 @@ typedef void shk_gelu_mul_fn(float *y, const float *g, const float *u, size_t n)
 /* x = exp(x - max x) / sum, in place; -inf entries become 0; at least one entry finite. n > 0. */
 typedef void shk_softmax_fn(float *x, size_t n);
 
+/* x = exp(x - max x), in place; returns the sum, which is at least 1, and sets *max = max x. n > 0. */
+typedef float shk_exp_sum_fn(float *x, size_t n, float *max);
+
+/* y = a * y + b * x, the second product and the sum fused. */
+typedef void shk_fold_fn(float *y, float a, const float *x, float b, size_t n);
+
+/* y[t*ldy + j] = sum_i c[t*ldc + i] * w[i*ldw + j]   i < n, t < tokens, j < k: to the bit what axpy_rows of f32 adds to zeros */
+typedef void shk_mix_f32_fn(float *y, size_t ldy, const float *w, size_t ldw, const float *c, size_t ldc, size_t n, size_t tokens,
+                            size_t k);
+
 /* Elementwise, y may be x. */
 typedef void shk_map_fn(float *y, const float *x, size_t n);
 typedef void shk_softcap_fn(float *x, size_t n, float cap);              /* cap * tanh(x / cap) in place */
@@ -93,6 +103,9 @@ typedef struct shk_kernels {
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;
     shk_softmax_fn *softmax;
+    shk_exp_sum_fn *exp_sum;
+    shk_fold_fn *fold;
+    shk_mix_f32_fn *mix_f32;
     shk_map_fn *softplus; /* log(1 + e^x), without overflow */
     shk_softcap_fn *softcap;
     shk_add_fn *add;

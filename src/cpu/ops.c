@@ -284,35 +284,12 @@ static void rope(void *dev, float *x, const float *table, size_t half, size_t T,
             cpu->k.rope(x + (t * heads + h) * head_dim + offset, table + t * 2 * half, table + (t * 2 + 1) * half, half);
 }
 
-/* scores, kept and part are one reservation. */
-static size_t scores_bytes(const shk_cpu *cpu, uint64_t positions) {
-    size_t n;
-    if (positions > SIZE_MAX || !shk_mul(&n, (size_t)positions, (size_t)cpu->threads) || !shk_mul(&n, n, 3 * sizeof(float)))
-        return SIZE_MAX;
-    return n;
-}
-
-static shk_status cpu_reserve(void *dev, uint64_t positions, shk_error *err) {
-    shk_cpu *cpu = dev;
-    if (positions <= cpu->positions) return SHK_OK;
-    size_t bytes = scores_bytes(cpu, positions);
-    float *scores = bytes == SIZE_MAX ? NULL : shk_reserve(bytes);
-    if (!scores)
-        return shk_fail(err, SHK_E_MEMORY, "no address space for attention over %llu positions", (unsigned long long)positions);
-    shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
-    cpu->positions = positions;
-    cpu->scores = scores;
-    cpu->part = scores + (size_t)cpu->threads * positions;
-    cpu->kept = (uint32_t *)(cpu->part + (size_t)cpu->threads * positions);
-    return SHK_OK;
-}
-
 static void cpu_close(void *dev) {
     shk_cpu *cpu = dev;
     if (!cpu) return;
     shk_pool_free(cpu->pool);
     shk_release(cpu->scratch, (size_t)cpu->threads * SHK_CPU_SCRATCH * sizeof(float));
-    shk_release(cpu->scores, scores_bytes(cpu, cpu->positions));
+    shk_release(cpu->room.memory, cpu->room.bytes);
     shk_release(cpu->rounded, ROUNDED_BYTES);
     shk_arena_free(cpu->packed);
     free(cpu);
@@ -325,7 +302,7 @@ static const shk_ops cpu_ops = {
     .release = cpu_release,
     .download = cpu_download,
     .upload = cpu_upload,
-    .reserve = cpu_reserve,
+    .reserve = shk_cpu_reserve,
     .close = cpu_close,
     .prepare = prepare,
     .embed = embed,

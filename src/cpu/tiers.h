@@ -16,6 +16,7 @@
 #define SHK_SLOTS(X, tier)                                                                                         \
     X(matmul_f32, matmul_f32, tier) X(rmsnorm, rmsnorm, tier) X(moments, moments, tier) X(gelu_mul, gelu_mul, tier) \
     X(softmax, softmax, tier) X(softplus, map, tier) X(softcap, softcap, tier) X(add, add, tier) X(mul, mul, tier)  \
+    X(exp_sum, exp_sum, tier) X(fold, fold, tier) X(mix_f32, mix_f32, tier)                                         \
     X(select, select, tier) X(rope, rope, tier) X(conv1d_step, conv1d_step, tier) X(rglru_step, rglru_step, tier) \
     X(probe_fma, probe_fma, tier) X(probe_read, probe_read, tier)
 

@@ -218,7 +218,7 @@ static void attend(double *o, int *kept, const float *q, const float *K, const f
 }
 
 static void test_attention(size_t window, float softcap, size_t rank, double k) {
-    size_t ring = window ? window + SHK_ATTENTION_CHUNK - 1 : STEPS, span = KV * ring * D;
+    size_t ring = window && 2 * SHK_ATTENTION_CHUNK < STEPS ? 2 * SHK_ATTENTION_CHUNK : STEPS, span = KV * ring * D;
     shk_state_layer layers[2] = { { 0 }, { .ring = ring, .k = 256, .k2 = 256 + span * 4, .v = 256 + 2 * span * 4 } };
     shk_attention a = { HEADS, KV, D, window, softcap, rank, k, 0, 1, true };
     size_t state_bytes = 256 + 3 * span * 4;
@@ -439,7 +439,7 @@ int main(void) {
     shk_error err;
     for (int threads = 1; threads <= 3; threads += 2) {
         NEED(shk_cpu_open(&ops, &dev, threads, &err) == SHK_OK, "%s", err.message);
-        NEED(ops->reserve(dev, STEPS, &err) == SHK_OK, "%s", err.message);
+        NEED(ops->reserve(dev, STEPS, HEADS, KV, D, &err) == SHK_OK, "%s", err.message);
         for (int i = 0; i < BUFFERS; i++) {
             device[i] = ops->alloc(dev, MAX * sizeof(float));
             NEED(device[i], "memory");
