@@ -6,11 +6,12 @@
 #define ROW(T, type, isa)                                                                                          \
     .dot_rows[SHK_##T] = shk_dot_rows_##type##_##isa, .axpy_rows[SHK_##T] = shk_axpy_rows_##type##_##isa,          \
     .dequant[SHK_##T] = shk_dequant_##type##_##isa,
+#define KV(T, type, isa) .dot_many[SHK_##T] = shk_dot_many_##type##_##isa, .axpy_many[SHK_##T] = shk_axpy_many_##type##_##isa,
 #define SLOT(slot, fn, isa) .slot = shk_##slot##_##isa,
 #define PACKED(T, type, isa) k->dot_packed[SHK_##T] = shk_dot_packed_##type##_##isa;
 #define ROUND(T, type, isa) k->round_x[SHK_##T] = shk_quantize_x_##isa;
 #define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) SHK_PACKED_TYPES(ROUND, isa)
-#define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_SLOTS(SLOT, isa) }
+#define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_KV_TYPES(KV, isa) SHK_SLOTS(SLOT, isa) }
 
 /* A tier's f32 functions are a whole: exactness (kernels.h) ties them together. Integer products are the same in all. */
 void shk_cpu_kernels(shk_kernels *k, unsigned cpu) {

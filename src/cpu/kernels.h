@@ -25,6 +25,11 @@ typedef void shk_dot_rows_fn(float *y, const void *w, size_t stride, const uint3
 /* y[j] += sum_i c[i] * w[row(i)][j], i in order, one fused multiply-add each.   y [k]   c [n] */
 typedef void shk_axpy_rows_fn(float *y, const void *w, size_t stride, const uint32_t *ids, const float *c, size_t n, size_t k);
 
+/* The same for several tokens, to the bit, of rows that follow each other; what follows them may be fetched ahead.
+ *   y[t*ldy + i] = w_i . x[t*ldx ..]            y[t*ldy + j] += sum_i c[t*ldc + i] * w_i[j] */
+typedef void shk_dot_many_fn(float *y, size_t ldy, const void *w, size_t n, const float *x, size_t ldx, size_t tokens, size_t k);
+typedef void shk_axpy_many_fn(float *y, size_t ldy, const void *w, size_t n, const float *c, size_t ldc, size_t tokens, size_t k);
+
 /* y[0..k) = the row as f32 */
 typedef void shk_dequant_fn(float *y, const void *w, size_t k);
 
@@ -99,6 +104,8 @@ typedef struct shk_kernels {
     shk_dequant_fn *dequant[SHK_TYPE_COUNT];
     shk_dot_packed_fn *dot_packed[SHK_TYPE_COUNT]; /* NULL: no packed form, or none that is faster here */
     shk_round_x_fn *round_x[SHK_TYPE_COUNT];
+    shk_dot_many_fn *dot_many[SHK_TYPE_COUNT];   /* f32, bf16, q8_0: what sessions keep keys and values in */
+    shk_axpy_many_fn *axpy_many[SHK_TYPE_COUNT];
     shk_matmul_f32_fn *matmul_f32;
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;

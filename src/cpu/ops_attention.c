@@ -17,7 +17,6 @@
 enum {
     CHUNK = SHK_ATTENTION_CHUNK,
     BLOCK_ROWS = 64,     /* queries for which a chunk is made f32 once */
-    DIRECT_ROWS = 3,     /* up to so many, rows are decoded as they are read */
     SPLIT_TOKENS = 8,    /* there is room for the shares of all chunks of so many tokens */
     SCORE_ROWS = 64,     /* rows of scores that spark attention makes at a time */
     WRITE_GRAIN = 16384, /* values that are not worth waking a thread for */
@@ -188,41 +187,42 @@ static const float *as_f32(const job *j, float *to, shk_type type, const void *r
 
 /* ---- dense ---- */
 
-/* The shares of chunk c for a block's queries for one key head, in the order of lines. */
+/* The shares of chunk c for a block's queries for one key head, in the order of lines. One token's queries see the same positions,
+ * which are decoded as they are read. For several tokens the chunk is made f32 first and what one does not see has weight 0. */
 static void find_shares(const job *j, float *scratch, const block *b, size_t kv, uint64_t c, float *share) {
     const shk_attention *a = j->a;
     const shk_kernels *k = &j->cpu->k;
     const shk_state_layer *l = &b->seq->layers[a->layer];
-    size_t D = a->head_dim, stride = row_bytes(l->type, D), S = share_floats(D), rows = b->n * j->group;
+    size_t D = a->head_dim, S = share_floats(D), rows = b->n * j->group;
     span seen = seen_of(a, b, c);
     size_t n = (size_t)(seen.end - seen.begin);
     const char *keys = ring_row(b->seq, l, l->k, kv, seen.begin, D), *values = ring_row(b->seq, l, l->v, kv, seen.begin, D);
     float *f32 = scratch, *scores = scratch + CHUNK * D;
     lines q = lines_of(j, b, kv);
-    bool direct = rows <= DIRECT_ROWS;
-    if (!direct) {
+    if (b->n == 1) {
+        k->dot_many[l->type](scores, CHUNK, keys, n, j->q + q.at * D, D, rows, D);
+    } else {
         const float *w = as_f32(j, f32, l->type, keys, n * D);
         for (size_t i = 0; i < q.n; i++)
             k->matmul_f32(scores + i * q.rows * CHUNK, CHUNK, w, D, j->q + (q.at + i) * D, q.step * D, n, q.rows, D);
     }
     for (size_t r = 0; r < rows; r++) {
-        uint64_t pos = b->pos + r % b->n, first = first_seen(a, pos);
+        uint64_t pos = b->pos + r % b->n;
+        span own = seen_of(a, &(block){ b->seq, 0, 1, pos }, c);
         float *s = scores + r * CHUNK, *out = share + r * S;
-        size_t from = first > seen.begin ? (size_t)(first - seen.begin) : 0, to = pos + 1 < seen.end ? (size_t)(pos + 1 - seen.begin) : n;
+        size_t from = own.begin < own.end ? (size_t)(own.begin - seen.begin) : 0, some = own.begin < own.end ? (size_t)(own.end - own.begin) : 0;
         out[D + 1] = 0;
-        if (first >= seen.end || pos < seen.begin) from = to = 0; /* sees none of them */
-        if (direct) k->dot_rows[l->type](s + from, keys + from * stride, stride, NULL, to - from, j->q + head_of(b, &q, r) * D, D);
-        if (a->softcap > 0) k->softcap(s + from, to - from, a->softcap);
-        if (from < to) out[D + 1] = k->exp_sum(s + from, to - from, &out[D]);
-        if (direct) {
-            memset(out, 0, D * sizeof *out);
-            k->axpy_rows[l->type](out, values + from * stride, stride, NULL, s + from, to - from, D);
-        } else {
-            memset(s, 0, from * sizeof *s);
-            memset(s + to, 0, (n - to) * sizeof *s);
-        }
+        if (a->softcap > 0) k->softcap(s + from, some, a->softcap);
+        if (some) out[D + 1] = k->exp_sum(s + from, some, &out[D]);
+        memset(s, 0, from * sizeof *s);
+        memset(s + from + some, 0, (n - from - some) * sizeof *s);
     }
-    if (!direct) k->mix_f32(share, S, as_f32(j, f32, l->type, values, n * D), D, scores, CHUNK, n, rows, D);
+    if (b->n == 1) {
+        for (size_t r = 0; r < rows; r++) memset(share + r * S, 0, D * sizeof *share);
+        k->axpy_many[l->type](share, S, values, n, scores, CHUNK, rows, D);
+    } else {
+        k->mix_f32(share, S, as_f32(j, f32, l->type, values, n * D), D, scores, CHUNK, n, rows, D);
+    }
 }
 
 /* A task is a block and a key head. Where the shares of its chunk are kept until they are folded: `chunk` counts from the first that
@@ -339,11 +339,8 @@ static void predict_range(void *ctx, int thread, size_t begin, size_t end) {
         if (seen.begin >= seen.end) continue;
         size_t n = (size_t)(seen.end - seen.begin);
         const char *keys = ring_row(b->seq, l, l->k, kv, seen.begin, rank);
-        if (q.n * q.rows <= DIRECT_ROWS) {
-            for (size_t r = 0; r < q.n * q.rows; r++) {
-                size_t head = head_of(b, &q, r);
-                k->dot_rows[l->type](score_row(j, head) + seen.begin, keys, row_bytes(l->type, rank), NULL, n, j->q + head * D, rank);
-            }
+        if (b->n == 1) {
+            k->dot_many[l->type](score_row(j, q.at) + seen.begin, room, keys, n, j->q + q.at * D, D, q.rows, rank);
             continue;
         }
         const float *w = as_f32(j, scratch_of(j, thread), l->type, keys, n * rank);

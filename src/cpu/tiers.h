@@ -12,6 +12,9 @@
     X(Q4_0, q4_0, tier) X(Q4_1, q4_1, tier) X(Q5_0, q5_0, tier) X(Q5_1, q5_1, tier) X(IQ4_NL, iq4_nl, tier)         \
     X(Q2_K, q2_k, tier) X(Q3_K, q3_k, tier) X(Q4_K, q4_k, tier) X(Q5_K, q5_k, tier) X(Q6_K, q6_k, tier)
 
+/* ... for each type that sessions keep keys and values in */
+#define SHK_KV_TYPES(X, tier) X(F32, f32, tier) X(BF16, bf16, tier) X(Q8_0, q8_0, tier)
+
 /* X(slot, its function type) for each slot without types */
 #define SHK_SLOTS(X, tier)                                                                                         \
     X(matmul_f32, matmul_f32, tier) X(rmsnorm, rmsnorm, tier) X(moments, moments, tier) X(gelu_mul, gelu_mul, tier) \
@@ -24,8 +27,12 @@
     shk_dot_rows_fn shk_dot_rows_##type##_##tier;                                                                  \
     shk_axpy_rows_fn shk_axpy_rows_##type##_##tier;                                                                \
     shk_dequant_fn shk_dequant_##type##_##tier;
+#define SHK_DECLARE_KV(T, type, tier)                                                                              \
+    shk_dot_many_fn shk_dot_many_##type##_##tier;                                                                  \
+    shk_axpy_many_fn shk_axpy_many_##type##_##tier;
 #define SHK_DECLARE_SLOT(slot, fn, tier) shk_##fn##_fn shk_##slot##_##tier;
-#define SHK_DECLARE_TIER(tier) SHK_ROW_TYPES(SHK_DECLARE_ROW, tier) SHK_SLOTS(SHK_DECLARE_SLOT, tier)
+#define SHK_DECLARE_TIER(tier)                                                                                     \
+    SHK_ROW_TYPES(SHK_DECLARE_ROW, tier) SHK_KV_TYPES(SHK_DECLARE_KV, tier) SHK_SLOTS(SHK_DECLARE_SLOT, tier)
 
 SHK_DECLARE_TIER(ref)
 SHK_DECLARE_TIER(avx2)

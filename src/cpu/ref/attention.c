@@ -23,3 +23,18 @@ void shk_mix_f32_ref(float *y, size_t ldy, const float *w, size_t ldw, const flo
             y[t * ldy + j] = sum;
         }
 }
+
+#define MANY(T, type, tier)                                                                                 \
+    void shk_dot_many_##type##_##tier(float *y, size_t ldy, const void *w, size_t n, const float *x, size_t ldx, size_t tokens, \
+                                      size_t k) {                                                           \
+        size_t stride = 0;                                                                                  \
+        shk_row_bytes(SHK_##T, k, &stride);                                                                 \
+        for (size_t t = 0; t < tokens; t++) shk_dot_rows_##type##_##tier(y + t * ldy, w, stride, NULL, n, x + t * ldx, k); \
+    }                                                                                                       \
+    void shk_axpy_many_##type##_##tier(float *y, size_t ldy, const void *w, size_t n, const float *c, size_t ldc, size_t tokens, \
+                                       size_t k) {                                                          \
+        size_t stride = 0;                                                                                  \
+        shk_row_bytes(SHK_##T, k, &stride);                                                                 \
+        for (size_t t = 0; t < tokens; t++) shk_axpy_rows_##type##_##tier(y + t * ldy, w, stride, NULL, c + t * ldc, n, k); \
+    }
+SHK_KV_TYPES(MANY, ref)
