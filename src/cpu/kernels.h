@@ -57,7 +57,7 @@ typedef void shk_softmax_fn(float *x, size_t n);
 /* x = exp(x - max x), in place; returns the sum, which is at least 1, and sets *max = max x. n > 0. */
 typedef float shk_exp_sum_fn(float *x, size_t n, float *max);
 
-/* y = a * y + b * x, the second product and the sum fused. */
+/* y = a * y + b * x, the second product and the sum fused; x may be y. */
 typedef void shk_fold_fn(float *y, float a, const float *x, float b, size_t n);
 
 /* y[t*ldy + j] = sum_i c[t*ldc + i] * w[i*ldw + j]   i < n, t < tokens, j < k: to the bit what axpy_rows of f32 adds to zeros */

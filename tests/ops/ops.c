@@ -174,12 +174,19 @@ static void test_block_linear(size_t T, size_t blocks, size_t n) {
 
 /* ---- ops on sequences: two of them, in uneven passes, against the whole history ---- */
 
-enum { HEADS = 4, KV = 2, D = 8, STEPS = 70, KVD = KV * D, QD = HEADS * D };
+enum { HEADS = 4, KV = 2, D = 64, STEPS = 400, KVD = KV * D, QD = HEADS * D };
 
 static double dot(const float *a, const float *b, size_t n) {
     double s = 0;
     for (size_t i = 0; i < n; i++) s += (double)a[i] * b[i];
     return s;
+}
+
+/* Roundings that a product of two vectors, soft cap included, may be off by. */
+static double dot_roundings(const float *a, const float *b, size_t n) {
+    double s = 0;
+    for (size_t i = 0; i < n; i++) s += fabs((double)a[i] * b[i]);
+    return s * (double)(n + 8);
 }
 
 static double threshold(const double *s, size_t n, double k) {
@@ -190,73 +197,94 @@ static double threshold(const double *s, size_t n, double k) {
     return mean + sqrt(var) * shk_normal_quantile(1 - k / (double)n);
 }
 
-/* The attention of one query by its definition; kept: how many positions it goes to, negative if one is within rounding of the
- * threshold. */
-static void attend(double *o, int *kept, const float *q, const float *K, const float *V, size_t pos, size_t kv,
-                   const shk_attention *a) {
-    double s[STEPS], w[STEPS], theta = -INFINITY, top = -INFINITY, total = 0;
+typedef struct attended {
+    double o[D], magnitude, ulps; /* the bound on o's error */
+    int kept;                     /* how many positions o is made of; negative if one is within rounding of the threshold */
+} attended;
+
+/* The attention of one query by its definition. A score that is off by e changes a weight by a factor e^e, a normalised one by
+ * e^2e; the sum over n positions and the folding of chunks (an exp each) add their roundings; values are at most 1. */
+static void attend(attended *out, const float *q, const float *K, const float *V, size_t pos, size_t kv, const shk_attention *a) {
+    double s[STEPS], w[STEPS], theta = -INFINITY, top = -INFINITY, total = 0, off_by = 0, off_by_2 = 0, most = 1;
     size_t lo = a->window && pos + 1 > a->window ? pos + 1 - a->window : 0, n = pos + 1 - lo, r = a->rank ? a->rank : D;
-    *kept = 0;
+    *out = (attended){ .magnitude = 1 };
     for (size_t j = 0; j < n; j++) {
-        s[j] = dot(q, K + (lo + j) * KVD + kv * D, r);
+        const float *key = K + (lo + j) * KVD + kv * D;
+        s[j] = dot(q, key, r);
         if (a->softcap > 0) s[j] = a->softcap * tanh(s[j] / a->softcap);
+        off_by = fmax(off_by, dot_roundings(q, key, r));
+        off_by_2 = fmax(off_by_2, dot_roundings(q + r, key + r, D - r));
     }
     if (a->rank) theta = threshold(s, n, a->k);
     for (size_t j = 0; j < n; j++) top = fmax(top, s[j]);
     for (size_t j = 0; j < n; j++) {
-        if (fabs(s[j] - theta) < 1e-5) *kept = -STEPS;
+        if (fabs(s[j] - theta) < 3 * off_by * EPS) out->kept = -STEPS;
         w[j] = s[j] > theta ? exp(s[j] - top) : 0;
-        *kept += s[j] > theta;
+        out->kept += s[j] > theta;
         total += w[j];
     }
-    memset(o, 0, D * sizeof *o);
     for (size_t j = 0; j < n; j++) {
-        double weight = total > 0 ? w[j] / total : 0;
-        if (a->rank) weight *= log1p(exp(dot(q + r, K + (lo + j) * KVD + kv * D + r, D - r)));
-        for (size_t i = 0; i < D; i++) o[i] += weight * V[(lo + j) * KVD + kv * D + i];
+        double weight = total > 0 ? w[j] / total : 0, second = 1;
+        if (a->rank) second = log1p(exp(dot(q + r, K + (lo + j) * KVD + kv * D + r, D - r)));
+        for (size_t i = 0; i < D; i++) out->o[i] += weight * second * V[(lo + j) * KVD + kv * D + i];
+        if (weight > 0) most = fmax(most, second);
+    }
+    out->magnitude = most;
+    out->ulps = 2 * off_by + off_by_2 + (double)n + 16 + 8 * (double)(n / SHK_ATTENTION_CHUNK);
+}
+
+/* As a session keeps them: rounded to a type. */
+static void keep(float *to, shk_type type, const float *x, size_t rows) {
+    char packed[4 * D];
+    for (size_t r = 0; r < rows; r++) {
+        shk_quant_row(type, packed, x + r * D, D);
+        shk_dequant_row(type, to + r * D, packed, D);
     }
 }
 
-static void test_attention(size_t window, float softcap, size_t rank, double k) {
-    size_t ring = window && 2 * SHK_ATTENTION_CHUNK < STEPS ? 2 * SHK_ATTENTION_CHUNK : STEPS, span = KV * ring * D;
-    shk_state_layer layers[2] = { { 0 }, { .ring = ring, .k = 256, .k2 = 256 + span * 4, .v = 256 + 2 * span * 4 } };
+static void test_attention(shk_type type, size_t window, float softcap, size_t rank, double k) {
+    size_t ring = window ? (window + SHK_PASS_ROWS - 1) / SHK_ATTENTION_CHUNK * SHK_ATTENTION_CHUNK + SHK_ATTENTION_CHUNK : STEPS;
+    size_t span = KV * ring * D * 4, state_bytes = 256 + 3 * span, compared = 0;
+    shk_state_layer layers[2] = { { 0 }, { .type = type, .ring = ring, .k = 256, .k2 = 256 + span, .v = 256 + 2 * span } };
     shk_attention a = { HEADS, KV, D, window, softcap, rank, k, 0, 1, true };
-    size_t state_bytes = 256 + 3 * span * 4;
     char *state[2] = { ops->alloc(dev, state_bytes), ops->alloc(dev, state_bytes) };
-    float K[2][STEPS * KVD], V[2][STEPS * KVD];
-    size_t done[2] = { 0, 0 }, take = 1;
-    while (done[0] < STEPS || done[1] < STEPS) {
-        size_t n[2] = { take < STEPS - done[0] ? take : STEPS - done[0], 2 * take < STEPS - done[1] ? 2 * take : STEPS - done[1] };
+    static float K[2][STEPS * KVD], V[2][STEPS * KVD];
+    size_t done[2] = { 0, 0 };
+    for (size_t turn = 0; done[0] < STEPS || done[1] < STEPS; turn++) { /* passes of a few tokens and of many */
+        size_t take[2] = { turn % 3 ? turn * 17 % 41 + 1 : 1, turn % 3 ? turn * 23 % 81 + 1 : 1 }, n[2];
         shk_seq seqs[2];
-        shk_pass pass = { .T = n[0] + n[1], .seqs = seqs, .n_seqs = 0 };
-        for (size_t i = 0, row = 0; i < 2; row += n[i++])
-            if (n[i]) seqs[pass.n_seqs++] = (shk_seq){ row, n[i], done[i], state[i], layers };
+        shk_pass pass = { .seqs = seqs };
+        for (size_t i = 0; i < 2; i++) {
+            n[i] = take[i] < STEPS - done[i] ? take[i] : STEPS - done[i];
+            if (n[i]) seqs[pass.n_seqs++] = (shk_seq){ pass.T, n[i], done[i], state[i], layers };
+            pass.T += n[i];
+        }
         fill(0, pass.T * QD, 1), fill(1, pass.T * KVD, 1), fill(2, pass.T * KVD, 1);
         for (size_t i = 0; i < 2; i++) {
-            memcpy(K[i] + done[i] * KVD, host[1] + (i ? n[0] : 0) * KVD, n[i] * KVD * sizeof(float));
-            memcpy(V[i] + done[i] * KVD, host[2] + (i ? n[0] : 0) * KVD, n[i] * KVD * sizeof(float));
+            keep(K[i] + done[i] * KVD, type, host[1] + (i ? n[0] : 0) * KVD, n[i] * KV);
+            keep(V[i] + done[i] * KVD, type, host[2] + (i ? n[0] : 0) * KVD, n[i] * KV);
         }
         if (rank) ops->spark_attention(dev, device[3], (uint32_t *)(void *)device[4], device[0], device[1], device[2], &pass, &a);
         else ops->attention(dev, device[3], device[0], device[1], device[2], &pass, &a);
         fetch(3, pass.T * QD);
-        uint32_t counts[2 * STEPS * HEADS];
+        uint32_t counts[SHK_PASS_ROWS * HEADS];
         if (rank) ops->download(dev, counts, device[4], pass.T * HEADS * sizeof *counts);
         for (size_t t = 0; t < pass.T; t++)
             for (size_t h = 0; h < HEADS; h++) {
                 size_t i = t >= n[0], pos = done[i] + t - (i ? n[0] : 0);
-                double o[D];
-                int kept;
-                attend(o, &kept, host[0] + t * QD + h * D, K[i], V[i], pos, h / (HEADS / KV), &a);
-                if (kept < 0) continue; /* may fall either way */
+                attended want;
+                attend(&want, host[0] + t * QD + h * D, K[i], V[i], pos, h / (HEADS / KV), &a);
+                if (want.kept < 0) continue; /* may fall either way */
+                compared++;
                 if (rank)
-                    CHECK(counts[t * HEADS + h] == (uint32_t)kept, "position %zu: %u kept, want %d", pos, counts[t * HEADS + h],
-                          kept);
+                    CHECK(counts[t * HEADS + h] == (uint32_t)want.kept, "position %zu: %u kept, want %d", pos, counts[t * HEADS + h],
+                          want.kept);
                 for (size_t e = 0; e < D; e++)
-                    near("attention", e, host[3][t * QD + h * D + e], o[e], 2 * log1p(exp(D)), 2 * STEPS);
+                    near("attention", e, host[3][t * QD + h * D + e], want.o[e], want.magnitude, want.ulps);
             }
         done[0] += n[0], done[1] += n[1];
-        take = take * 3 % 20 + 1;
     }
+    CHECK(compared > STEPS * HEADS, "only %zu of %d queries were clear of the threshold", compared, 2 * STEPS * HEADS);
     ops->release(dev, state[0], state_bytes);
     ops->release(dev, state[1], state_bytes);
 }
@@ -458,8 +486,12 @@ int main(void) {
         }
         CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, false)), CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, true));
         CASE(test_block_linear(1, 4, 16)), CASE(test_block_linear(6, 3, 20));
-        CASE(test_attention(0, 0, 0, 0)), CASE(test_attention(11, 0, 0, 0)), CASE(test_attention(16, 5, 0, 0));
-        CASE(test_attention(0, 0, 4, 8)), CASE(test_attention(0, 0, 2, 20));
+        static const shk_type kv_types[] = { SHK_F32, SHK_BF16, SHK_Q8_0 };
+        for (size_t i = 0; i < 3; i++) {
+            CASE(test_attention(kv_types[i], 0, 0, 0, 0)), CASE(test_attention(kv_types[i], 11, 0, 0, 0));
+            CASE(test_attention(kv_types[i], 130, 5, 0, 0)), CASE(test_attention(kv_types[i], 0, 0, 32, 20));
+        }
+        CASE(test_attention(SHK_F32, 0, 0, 20, 50));
         CASE(test_recurrence(64, 4)), CASE(test_recurrence(37, 3));
         CASE(test_rope());
         CASE(test_altup());
