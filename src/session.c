@@ -298,8 +298,8 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
     else if (s->context && h.pos > s->context)
         st = shk_fail(err, SHK_E_LIMIT, "%s: its %llu tokens do not fit into a context of %llu", path, (unsigned long long)h.pos,
                       (unsigned long long)s->context);
-    else if (h.pos > INT64_MAX || h.bytes != shk_state_bytes(&s->m->config, s->m->kv_type, h.pos) || map.size - sizeof h < sizeof sum ||
-             map.size - sizeof h - sizeof sum != h.bytes)
+    else if (h.pos > INT64_MAX || h.bytes != shk_state_bytes(&s->m->config, s->m->kv_type, h.pos) ||
+             map.size - sizeof h < sizeof sum || map.size - sizeof h - sizeof sum != h.bytes)
         st = shk_fail(err, SHK_E_FORMAT, "%s: truncated or damaged: %zu bytes", path, map.size);
     if (st) goto done;
     checksum_add(&sum, data + sizeof h, (size_t)h.bytes);

@@ -277,11 +277,26 @@ static void rope_table(void *dev, float *table, const double *freq, size_t half,
         }
 }
 
+typedef struct rope_args {
+    shk_cpu *cpu;
+    float *x;
+    const float *table;
+    size_t half, heads, head_dim;
+} rope_args;
+
+static void rope_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const rope_args *r = ctx;
+    for (size_t i = begin; i < end; i++) {
+        const float *cos = r->table + i / r->heads * 2 * r->half;
+        r->cpu->k.rope(r->x + i * r->head_dim, cos, cos + r->half, r->half);
+    }
+}
+
 static void rope(void *dev, float *x, const float *table, size_t half, size_t T, size_t heads, size_t head_dim, size_t offset) {
     shk_cpu *cpu = dev;
-    for (size_t t = 0; t < T; t++)
-        for (size_t h = 0; h < heads; h++)
-            cpu->k.rope(x + (t * heads + h) * head_dim + offset, table + t * 2 * half, table + (t * 2 + 1) * half, half);
+    rope_args args = { cpu, x + offset, table, half, heads, head_dim };
+    shk_pool_run(cpu->pool, rope_range, &args, T * heads, ELEMENT_GRAIN / (2 * half) + 1);
 }
 
 static void cpu_close(void *dev) {

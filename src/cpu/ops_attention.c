@@ -166,18 +166,19 @@ static void cut(job *j, size_t begin, size_t end, size_t most) {
     }
 }
 
-/* The queries of a block for one key head, as `n` lines of `rows` equally far apart: the heads of one token, or a line of tokens for
- * each head. Row r of the lines in order is token r % block's n, head r / block's n of the group. */
+/* The queries of a block for one key head, as `n` lines of `rows` equally far apart: the heads of one token, or a line of tokens
+ * for each head. Heads are numbered over all tokens of the pass: row k of line i is number at + i + k * step. */
 typedef struct lines {
-    size_t n, rows, at, step; /* of line i, row k: head number at + i + k * step, counted over all tokens of the pass */
+    size_t n, rows, at, step;
 } lines;
-
-static size_t head_of(const block *b, const lines *l, size_t r) { return l->at + r / b->n + r % b->n * l->step; }
 
 static lines lines_of(const job *j, const block *b, size_t kv) {
     bool one = b->n == 1;
     return (lines){ one ? 1 : j->group, one ? j->group : b->n, b->row * j->a->heads + kv * j->group, one ? 1 : j->a->heads };
 }
+
+/* The number of row r of all lines one after the other. */
+static size_t head_of(const lines *l, size_t r) { return l->at + r / l->rows + r % l->rows * l->step; }
 
 static const float *as_f32(const job *j, float *to, shk_type type, const void *rows, size_t n) {
     if (type == SHK_F32) return rows;
@@ -210,10 +211,11 @@ static void find_shares(const job *j, float *scratch, const block *b, size_t kv,
         uint64_t pos = b->pos + r % b->n;
         span own = seen_of(a, &(block){ b->seq, 0, 1, pos }, c);
         float *s = scores + r * CHUNK, *out = share + r * S;
-        size_t from = own.begin < own.end ? (size_t)(own.begin - seen.begin) : 0, some = own.begin < own.end ? (size_t)(own.end - own.begin) : 0;
+        bool any = own.begin < own.end;
+        size_t from = any ? (size_t)(own.begin - seen.begin) : 0, some = any ? (size_t)(own.end - own.begin) : 0;
         out[D + 1] = 0;
         if (a->softcap > 0) k->softcap(s + from, some, a->softcap);
-        if (some) out[D + 1] = k->exp_sum(s + from, some, &out[D]);
+        if (any) out[D + 1] = k->exp_sum(s + from, some, &out[D]);
         memset(s, 0, from * sizeof *s);
         memset(s + from + some, 0, (n - from - some) * sizeof *s);
     }
@@ -225,8 +227,8 @@ static void find_shares(const job *j, float *scratch, const block *b, size_t kv,
     }
 }
 
-/* A task is a block and a key head. Where the shares of its chunk are kept until they are folded: `chunk` counts from the first that
- * the block sees. */
+/* A task is a block and a key head. Where the shares of its chunk are kept until they are folded: `chunk` counts from the first
+ * that the block sees. */
 static float *shares_at(const job *j, size_t task, size_t chunk) {
     return j->cpu->room.shares + (task * j->chunks + chunk) * j->most * j->group * share_floats(j->a->head_dim);
 }
@@ -240,8 +242,9 @@ static void share_range(void *ctx, int thread, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++) {
         size_t chunk = i % j->chunks, task = i / j->chunks;
         const block *b = &j->blocks[task / j->a->kv_heads];
+        uint64_t c = first_chunk(j->a, b) + chunk;
         if (chunk < chunks_of(j->a, b))
-            find_shares(j, scratch_of(j, thread), b, task % j->a->kv_heads, first_chunk(j->a, b) + chunk, shares_at(j, task, chunk));
+            find_shares(j, scratch_of(j, thread), b, task % j->a->kv_heads, c, shares_at(j, task, chunk));
     }
 }
 
@@ -271,16 +274,16 @@ static void attend_range(void *ctx, int thread, size_t begin, size_t end) {
         sums *total = (sums *)(void *)(own + rows * S);
         for (size_t r = 0; r < rows; r++) {
             total[r] = (sums){ -INFINITY, 0 };
-            memset(j->o + head_of(b, &q, r) * D, 0, D * sizeof(float));
+            memset(j->o + head_of(&q, r) * D, 0, D * sizeof(float));
         }
         for (size_t c = 0; c < chunks_of(a, b); c++) {
             float *share = j->shared ? shares_at(j, i, c) : own;
             if (!j->shared) find_shares(j, scratch, b, kv, first_chunk(a, b) + c, share);
             for (size_t r = 0; r < rows; r++)
-                fold(&j->cpu->k, j->o + head_of(b, &q, r) * D, &total[r], share + r * S, D);
+                fold(&j->cpu->k, j->o + head_of(&q, r) * D, &total[r], share + r * S, D);
         }
         for (size_t r = 0; r < rows; r++) {
-            float *o = j->o + head_of(b, &q, r) * D;
+            float *o = j->o + head_of(&q, r) * D;
             j->cpu->k.fold(o, 1 / total[r].sum, o, 0, D);
         }
     }
@@ -362,13 +365,13 @@ static void attend_kept(const job *j, int thread, const block *b, size_t head) {
     float theta = shk_cpu_threshold(j->cpu, scores, n, a->k, a->ddof);
     size_t kept = k->select(ids, scores, n, theta);
     for (size_t i = 0; i < kept; i++) scores[i] = scores[ids[i]]; /* ids ascend: nothing is overwritten before it is read */
-    k->dot_rows[l->type](part, ring_row(b->seq, l, l->k2, kv, 0, rest), row_bytes(l->type, rest), ids, kept, j->q + head * D + a->rank,
-                         rest);
+    const char *keys = ring_row(b->seq, l, l->k2, kv, 0, rest), *values = ring_row(b->seq, l, l->v, kv, 0, D);
+    k->dot_rows[l->type](part, keys, row_bytes(l->type, rest), ids, kept, j->q + head * D + a->rank, rest);
     if (kept) k->softmax(scores, kept);
     k->softplus(part, part, kept);
     k->mul(scores, scores, part, kept);
     for (size_t d = 0; d < D; d++) o[d] = isnan(theta) ? theta : 0; /* nothing is above a NaN, which must not pass for a 0 */
-    k->axpy_rows[l->type](o, ring_row(b->seq, l, l->v, kv, 0, D), row_bytes(l->type, D), ids, scores, kept, D);
+    k->axpy_rows[l->type](o, values, row_bytes(l->type, D), ids, scores, kept, D);
     j->kept[head] = (uint32_t)kept;
 }
 

@@ -95,8 +95,8 @@ shk_status shk_state_check(const shk_config *c, shk_type kv, const char *path, s
 /* Places every layer's state for sequences of up to `context` tokens; returns the bytes in all, SIZE_MAX on overflow. */
 size_t shk_state_layout(const shk_config *c, shk_type kv, uint64_t context, shk_state_layer *layers);
 
-/* A block of a state: `heads` groups of `rows` rows of `dim` values. After pos tokens the first min(pos, rows) rows of each group are
- * filled. */
+/* A block of a state: `heads` groups of `rows` rows of `dim` values. After pos tokens the first min(pos, rows) rows of each group
+ * are filled. */
 typedef struct shk_region {
     size_t offset;
     shk_type type;

@@ -32,9 +32,9 @@ shk_status shk_state_check(const shk_config *c, shk_type kv, const char *path, s
     for (uint32_t l = 0; l < c->n_layers; l++) {
         size_t part = first_part(c, l), bytes;
         if (c->layers[l].mixer == SHK_MIXER_RECURRENT) continue;
-        if (!shk_row_bytes(kv, part, &bytes) || !shk_row_bytes(kv, c->head_dim - part, &bytes) || !shk_row_bytes(kv, c->head_dim, &bytes))
-            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: layer %u: heads of %u values are no whole blocks of %s", path, l, c->head_dim,
-                            shk_type_of(kv)->name);
+        if (!shk_row_bytes(kv, part, &bytes) || !shk_row_bytes(kv, c->head_dim - part, &bytes))
+            return shk_fail(err, SHK_E_UNSUPPORTED, "%s: layer %u: keys of %zu and %zu values are no whole blocks of %s", path, l,
+                            part, c->head_dim - part, shk_type_of(kv)->name);
     }
     return SHK_OK;
 }

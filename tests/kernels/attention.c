@@ -1,5 +1,5 @@
-/* What attention is made of: exp_sum and fold against their formulas; mix_f32, dot_many and axpy_many against dot_rows and axpy_rows,
- * whose bits they promise. */
+/* What attention is made of: exp_sum and fold against their formulas; mix_f32, dot_many and axpy_many against dot_rows and
+ * axpy_rows, whose bits they promise. */
 #include "tiers.h"
 
 /* exp is within 2 u and its argument within u of |x - max|; entries under e^-87 may be 0. The sum is of the entries as they are. */
@@ -16,7 +16,8 @@ static void check_exp_sum(const shk_kernels *k, const struct tier *t, const floa
     }
     CHECK((double)max == top, "%s exp_sum of %zu: maximum %g for %g", k->tier, n, (double)max, top);
     CHECK(!far, "%s exp_sum of %zu: %zu beyond the bound", k->tier, n, far);
-    CHECK(fabs((double)sum - total) <= sum_roundings(t, n) * u * total, "%s exp_sum of %zu: %g for %g", k->tier, n, (double)sum, total);
+    bool near = fabs((double)sum - total) <= sum_roundings(t, n) * u * total;
+    CHECK(near, "%s exp_sum of %zu: %g for %g", k->tier, n, (double)sum, total);
     CHECK(marks_intact(), "%s exp_sum of %zu: wrote outside", k->tier, n);
 }
 
@@ -69,8 +70,8 @@ static void check_many(const shk_kernels *k, shk_type type, size_t n, size_t tok
         k->axpy_rows[type](sum + t * lda, w, stride, NULL, c + t * ldc, n, width);
     }
     CHECK(!unequal, "%s dot_many %s %zu x %zu x %zu: %zu differ from dot_rows", k->tier, name, n, tokens, width, unequal);
-    CHECK(!memcmp(sum, sums, tokens * lda * sizeof *sum), "%s axpy_many %s %zu x %zu x %zu: not axpy_rows", k->tier, name, n, tokens,
-          width);
+    bool same = !memcmp(sum, sums, tokens * lda * sizeof *sum);
+    CHECK(same, "%s axpy_many %s %zu x %zu x %zu: not axpy_rows", k->tier, name, n, tokens, width);
     CHECK(!outside && marks_intact(), "%s %s %zu x %zu x %zu: wrote outside", k->tier, name, n, tokens, width);
 }
 
