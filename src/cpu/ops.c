@@ -296,7 +296,7 @@ static void rope_range(void *ctx, int thread, size_t begin, size_t end) {
 static void rope(void *dev, float *x, const float *table, size_t half, size_t T, size_t heads, size_t head_dim, size_t offset) {
     shk_cpu *cpu = dev;
     rope_args args = { cpu, x + offset, table, half, heads, head_dim };
-    shk_pool_run(cpu->pool, rope_range, &args, T * heads, ELEMENT_GRAIN / (2 * half) + 1);
+    shk_pool_run(cpu->pool, rope_range, &args, T * heads, ELEMENT_GRAIN / head_dim + 1);
 }
 
 static void cpu_close(void *dev) {

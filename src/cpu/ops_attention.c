@@ -100,7 +100,7 @@ static bool place_room(shk_attention_room *r, size_t threads, char *base, size_t
     };
     *end = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char *p = base + (base ? *end : 0);
+        char *p = base ? base + *end : NULL;
         size_t n;
         memcpy(parts[i].at, &p, sizeof p);
         if (!shk_mul(&n, parts[i].n, parts[i].floats) || !shk_mul(&n, n, sizeof(float)) || !shk_add(&n, n, 63)) return false;

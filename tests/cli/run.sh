@@ -10,10 +10,10 @@ json_has() { grep -qE "$1" out; }
 for name in gemma gemma2 gemma3 gemma3n recurrentgemma griffin hawk spark spark-ffn topk-ffn sparkhawk; do
     expected=$(golden_ids $name greedy)
     n=$(wc -w <<<"$expected")
-    sparkhawk run -m "$(golden $name)" --tokens "$(golden_ids $name tokens)" -n "$n" --ignore-eos -q
+    sparkhawk run -m "$(golden $name)" --tokens "$(golden_ids $name tokens)" -n "$n" --ignore-eos --kv f32 -q
     check "$name continues as its reference does" [ "$(cat out)" = "$expected" ]
     check "--quiet is quiet" [ ! -s err ]
-    sparkhawk run -m "$(golden $name)" --tokens "$(golden_ids $name tokens)" -n "$n" --ignore-eos --json
+    sparkhawk run -m "$(golden $name)" --tokens "$(golden_ids $name tokens)" -n "$n" --ignore-eos --kv f32 --json
     check "$name: the JSON has the same ids" [ "$(json_ids)" = "$expected" ]
 done
 check "the JSON has the text" json_has '^\{"text":"",'
