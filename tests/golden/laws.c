@@ -9,10 +9,12 @@
 static shk_error err;
 #define OK(call) NEED((call) == SHK_OK, "%s", err.message)
 
+static const char *kv_type; /* of the models that are loaded; NULL: the default */
+
 static shk_model *load_as(const char *name, int threads, bool exact) {
     char path[128];
     shk_model *m;
-    shk_model_params p = { .threads = threads, .exact = exact };
+    shk_model_params p = { .threads = threads, .exact = exact, .kv_type = kv_type };
     snprintf(path, sizeof path, "%s%s", *name == '/' ? "" : "tests/golden/", name);
     OK(shk_model_load(&m, path, &p, &err));
     return m;
@@ -326,6 +328,31 @@ static void test_quantized(const char *name) {
     }
 }
 
+/* Every kind of mixer, with heads that are whole blocks of every type, over several of attention's chunks: a window that is wider
+ * than a chunk and a ring that wraps. */
+static void test_wide(void) {
+    static const char *const types[] = { "f32", "bf16", "q8_0" };
+    static const char config[] =
+        "{ \"model_type\": \"sparkhawk\", \"vocab_size\": 320, \"hidden_size\": 64, \"intermediate_size\": 96,"
+        " \"num_attention_heads\": 6, \"num_key_value_heads\": 2, \"head_dim\": 64, \"sliding_window\": 150,"
+        " \"rope_theta\": 10000.0, \"rms_norm_eps\": 1e-6, \"query_pre_attn_scalar\": 64, \"attn_logit_softcapping\": 20.0,"
+        " \"tie_word_embeddings\": true,"
+        " \"lru_width\": 64, \"lru_blocks\": 4, \"conv1d_width\": 4, \"spark_attn_rank\": 32, \"spark_attn_k\": 40,"
+        " \"num_hidden_layers\": 4, \"mixers\": [\"local\", \"recurrent\", \"spark\", \"global\"],"
+        " \"mlps\": [\"gated\", \"gated\", \"gated\", \"gated\"] }";
+    const char *path = scratch("config.json"), *model = scratch("wide.gguf");
+    FILE *f = fopen(path, "w");
+    NEED(f && fputs(config, f) >= 0 && !fclose(f), "%s", path);
+    OK(shk_init(path, model, "f32", 5, &err));
+    for (size_t i = 0; i < 3; i++) {
+        kv_type = types[i];
+        test_long(model);
+        test_many(model);
+        test_no_allocation(model);
+    }
+    kv_type = NULL;
+}
+
 int main(void) {
     static const char *const all[] = { "gemma",     "gemma2",   "gemma3", "gemma3n", "recurrentgemma", "spark",
                                        "spark-ffn", "topk-ffn", "hawk",   "griffin", "sparkhawk" };
@@ -341,6 +368,7 @@ int main(void) {
         test_skipped_rows(sparse[i], true);
         test_untransposed(sparse[i]);
     }
+    test_wide();
     test_skipped_positions();
     test_constant_memory("griffin");
     test_constant_memory("recurrentgemma");
