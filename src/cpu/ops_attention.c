@@ -18,7 +18,7 @@ enum {
     CHUNK = SHK_ATTENTION_CHUNK,
     BLOCK_ROWS = 64,     /* queries for which a chunk is made f32 once */
     SPLIT_TOKENS = 8,    /* there is room for the shares of all chunks of so many tokens */
-    SCORE_ROWS = 64,     /* rows of scores that spark attention makes at a time */
+    SCORE_ROWS = 192,     /* rows of scores that spark attention makes at a time */
     WRITE_GRAIN = 16384, /* values that are not worth waking a thread for */
     LINE = 16            /* floats of a cache line */
 };

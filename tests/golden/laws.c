@@ -336,8 +336,8 @@ static void test_wide(void) {
         "{ \"model_type\": \"sparkhawk\", \"vocab_size\": 320, \"hidden_size\": 64, \"intermediate_size\": 96,"
         " \"num_attention_heads\": 6, \"num_key_value_heads\": 2, \"head_dim\": 64, \"sliding_window\": 150,"
         " \"rope_theta\": 10000.0, \"rms_norm_eps\": 1e-6, \"query_pre_attn_scalar\": 64, \"attn_logit_softcapping\": 20.0,"
-        " \"tie_word_embeddings\": true,"
-        " \"lru_width\": 64, \"lru_blocks\": 4, \"conv1d_width\": 4, \"spark_attn_rank\": 32, \"spark_attn_k\": 40,"
+        " \"tie_word_embeddings\": true, \"lru_width\": 64, \"lru_blocks\": 4, \"conv1d_width\": 4, \"spark_attn_rank\": 32,"
+        " \"spark_attn_k\": 40,"
         " \"num_hidden_layers\": 4, \"mixers\": [\"local\", \"recurrent\", \"spark\", \"global\"],"
         " \"mlps\": [\"gated\", \"gated\", \"gated\", \"gated\"] }";
     const char *path = scratch("config.json"), *model = scratch("wide.gguf");
