@@ -252,8 +252,9 @@ shk_status shk_session_save(const shk_session *s, const char *path, shk_error *e
     save_args a = { .s = s };
     shk_status st = shk_writer_open(&a.w, path, err);
     if (st) return st;
-    file_header h = { .version = VERSION, .kv_type = s->m->kv_type, .fingerprint = s->m->fingerprint, .pos = s->pos,
-                      .bytes = shk_session_bytes(s) };
+    file_header h = {
+        .version = VERSION, .kv_type = s->m->kv_type, .fingerprint = s->m->fingerprint, .pos = s->pos, .bytes = shk_session_bytes(s)
+    };
     memcpy(h.magic, magic, sizeof magic);
     shk_writer_put(a.w, &h, sizeof h);
     pthread_mutex_lock(&s->m->lock);

@@ -16,11 +16,12 @@
 
 enum {
     CHUNK = SHK_ATTENTION_CHUNK,
-    BLOCK_ROWS = 64,     /* queries for which a chunk is made f32 once */
-    SPLIT_TOKENS = 8,    /* there is room for the shares of all chunks of so many tokens */
-    SCORE_ROWS = 192,     /* rows of scores that spark attention makes at a time */
-    WRITE_GRAIN = 16384, /* values that are not worth waking a thread for */
-    LINE = 16            /* floats of a cache line */
+    BLOCK_ROWS = 64,       /* queries for which a chunk is made f32 once */
+    SPLIT_TOKENS = 8,      /* there is room for the shares of all chunks of so many tokens, */
+    MOST_SHARES = 1 << 20, /* but for no more than these */
+    SCORE_ROWS = 192,      /* rows of scores that spark attention makes at a time */
+    WRITE_GRAIN = 16384,   /* values that are not worth waking a thread for */
+    LINE = 16              /* floats of a cache line */
 };
 
 /* Rows [row, row + n) of a pass, tokens of one sequence; the first is at pos. */
@@ -37,9 +38,9 @@ typedef struct job {
     const float *q, *k, *v;
     const shk_pass *pass;
     const shk_attention *a;
-    size_t group; /* query heads that share a key */
+    size_t group;                  /* query heads that share a key */
     size_t n_blocks, most, chunks; /* tokens and chunks of a block, at most */
-    bool shared;  /* the chunks' shares are there already */
+    bool shared;                   /* the chunks' shares are there already */
     block blocks[SHK_PASS_ROWS];
 } job;
 
@@ -83,7 +84,10 @@ static size_t scratch_floats(const shk_attention_room *r) {
     return CHUNK * r->head_dim + rows * (CHUNK + share_floats(r->head_dim) + LINE);
 }
 
-static size_t room_shares(const shk_attention_room *r) { return SPLIT_TOKENS * r->heads * (r->positions / CHUNK + 2); }
+static size_t room_shares(const shk_attention_room *r) {
+    size_t n = SPLIT_TOKENS * r->heads * (r->positions / CHUNK + 2);
+    return n < MOST_SHARES ? n : MOST_SHARES;
+}
 static size_t score_rows(size_t heads) { return heads > SCORE_ROWS ? heads : SCORE_ROWS; }
 
 /* Places the parts from `base` on, if it is not NULL; *end: bytes in all. false on overflow. */
@@ -233,9 +237,7 @@ static float *shares_at(const job *j, size_t task, size_t chunk) {
     return j->cpu->room.shares + (task * j->chunks + chunk) * j->most * j->group * share_floats(j->a->head_dim);
 }
 
-static float *scratch_of(const job *j, int thread) {
-    return j->cpu->room.scratch + (size_t)thread * scratch_floats(&j->cpu->room);
-}
+static float *scratch_of(const job *j, int thread) { return j->cpu->room.scratch + (size_t)thread * scratch_floats(&j->cpu->room); }
 
 static void share_range(void *ctx, int thread, size_t begin, size_t end) {
     const job *j = ctx;
@@ -279,8 +281,7 @@ static void attend_range(void *ctx, int thread, size_t begin, size_t end) {
         for (size_t c = 0; c < chunks_of(a, b); c++) {
             float *share = j->shared ? shares_at(j, i, c) : own;
             if (!j->shared) find_shares(j, scratch, b, kv, first_chunk(a, b) + c, share);
-            for (size_t r = 0; r < rows; r++)
-                fold(&j->cpu->k, j->o + head_of(&q, r) * D, &total[r], share + r * S, D);
+            for (size_t r = 0; r < rows; r++) fold(&j->cpu->k, j->o + head_of(&q, r) * D, &total[r], share + r * S, D);
         }
         for (size_t r = 0; r < rows; r++) {
             float *o = j->o + head_of(&q, r) * D;

@@ -55,8 +55,8 @@ size_t shk_state_layout(const shk_config *c, shk_type kv, uint64_t context, shk_
         *s = (shk_state_layer){ .type = kv };
         bool ok = true;
         if (lc->mixer == SHK_MIXER_RECURRENT) {
-            ok = take(&s->h, &end, SHK_F32, 1, 1, c->lru_width) &&
-                 take(&s->conv, &end, SHK_F32, 1, c->conv_width - 1, c->lru_width);
+            ok =
+                take(&s->h, &end, SHK_F32, 1, 1, c->lru_width) && take(&s->conv, &end, SHK_F32, 1, c->conv_width - 1, c->lru_width);
         } else if (lc->kv_layer == l) {
             size_t part = first_part(c, l);
             s->ring = ring_of(lc, context);
