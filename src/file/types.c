@@ -80,9 +80,3 @@ uint16_t shk_f32_to_f16(float f) {
     }
     return (uint16_t)(sign | half);
 }
-
-uint16_t shk_f32_to_bf16(float f) {
-    bits32 v = { f };
-    if (f != f) return (uint16_t)(v.u >> 16 | 0x40);
-    return (uint16_t)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
-}

@@ -41,6 +41,10 @@ static inline float shk_bf16_to_f32(uint16_t h) {
     union { uint32_t u; float f; } v = { (uint32_t)h << 16 };
     return v.f;
 }
-uint16_t shk_f32_to_bf16(float f); /* nearest even; a NaN stays a NaN */
+static inline uint16_t shk_f32_to_bf16(float f) { /* nearest even; a NaN stays a NaN */
+    union { float f; uint32_t u; } v = { f };
+    uint32_t nearest = v.u + 0x7fff + (v.u >> 16 & 1), quiet = v.u | 0x400000;
+    return (uint16_t)((f != f ? quiet : nearest) >> 16);
+}
 
 #endif
