@@ -1,5 +1,5 @@
 /* dot_packed on AMX: the same integers as everywhere (cpu/packed.h), so the same bits, 16 tokens at a time. Fewer are left to
- * AVX-512. A tile product takes one block, whose sums become f32 and meet their scales before the next block's are added. */
+ * AVX-512. A tile product takes one block (or half of one), whose sums then become f32 and meet their scales. */
 #include "cpu/x86/vec_avx512.h"
 
 #undef FN
@@ -41,38 +41,48 @@ INLINE void unpack(const shk_packing p, unpacked *u, const uint8_t **at, size_t 
     }
 }
 
-/* acc += the sums of one tile product, made f32. */
-INLINE void add_sums(vf *acc, const int32_t (*product)[SHK_PACK_ROWS], const float *scale, const shk_xblock *x, size_t ldx) {
-    vf s = vf_load(scale);
-    UNROLL for (size_t t = 0; t < TILE_ROWS; t++) {
-        vf sum = _mm512_cvtepi32_ps(_mm512_load_si512(product[t]));
-        acc[t] = vf_fma(sum * vf_set(x[t * ldx].d), s, acc[t]);
+typedef int32_t product[TILE_ROWS][SHK_PACK_ROWS];
+
+/* Tile registers 0 to 3 take turns as sums, 4 and 5 as activations, 6 and 7 as weights: no product waits for the one before. */
+#define MULTIPLY(c, a, b, i)                                                                                       \
+    _tile_zero(c);                                                                                                 \
+    _tile_loadd(a, x[(i) / spans].q + (i) % spans * 16, ldx * sizeof *x);                                          \
+    _tile_loadd(b, values + (i) * step, 64);                                                                       \
+    _tile_dpbssd(c, a, b);                                                                                         \
+    _tile_stored(c, out[i], 64);
+
+/* The sums of n products, n a multiple of `spans`, for 16 tokens. */
+INLINE void multiply(const shk_packing p, product *out, size_t n, const int8_t *values, const shk_xblock *x, size_t ldx) {
+    size_t spans = p.halves ? 2 : 1, step = 8 / spans * 64, i = 0; /* bytes of weights that a product takes */
+    for (; i + 4 <= n; i += 4) {
+        MULTIPLY(0, 4, 6, i)
+        MULTIPLY(1, 5, 7, i + 1)
+        MULTIPLY(2, 4, 6, i + 2)
+        MULTIPLY(3, 5, 7, i + 3)
     }
+    for (; i < n; i++) { MULTIPLY(0, 4, 6, i) }
 }
 
-/* 16 tokens, n rows, `blocks` blocks of k from x on: y += their products (or =, if first). Tile registers: 0 sums, 1 activations,
- * 2 weights. */
+/* 16 tokens, n rows, `blocks` blocks of k from x on: y += their products (or =, if first). Who reads what a tile has just stored
+ * waits until it has reached the cache: a batch of products is stored before the first is read. */
 INLINE void tile_16(const shk_packing p, float *y, size_t ldy, size_t n, const unpacked *u, size_t blocks, const shk_xblock *x,
                     size_t ldx, bool first) {
-    _Alignas(64) int32_t products[2][TILE_ROWS][SHK_PACK_ROWS];
-    size_t spans = p.halves ? 2 : 1, step = 8 / spans * 64; /* bytes of weights that a product takes */
+    enum { BATCH = 16 };
+    _Alignas(64) product products[BATCH];
+    size_t spans = p.halves ? 2 : 1, each = BATCH / spans;
     vf acc[TILE_ROWS];
     UNROLL for (size_t t = 0; t < TILE_ROWS; t++) acc[t] = first ? vf_set(0) : vf_get(y + t * ldy, n);
-    /* a product's sums are used while the next one runs */
-    for (size_t i = 0; i <= blocks * spans; i++) {
-        if (i < blocks * spans) {
-            _tile_zero(0);
-            _tile_loadd(1, x[i / spans].q + i % spans * 16, ldx * sizeof *x);
-            _tile_loadd(2, u->values + i * step, 64);
-            _tile_dpbssd(0, 1, 2);
-            _tile_stored(0, products[i % 2], 64);
-        }
-        if (!i) continue;
-        size_t b = (i - 1) / spans, h = (i - 1) % spans;
-        add_sums(acc, products[(i - 1) % 2], u->scale[b][h], x + b, ldx);
-        if (p.min) {
-            vf m = vf_load(u->min[b]);
-            UNROLL for (size_t t = 0; t < TILE_ROWS; t++) acc[t] = vf_fma(vf_set(x[b + t * ldx].ds), m, acc[t]);
+    for (size_t b0 = 0; b0 < blocks; b0 += each) {
+        size_t some = blocks - b0 < each ? blocks - b0 : each;
+        multiply(p, products, some * spans, u->values + b0 * SHK_PACK_BLOCK * SHK_PACK_ROWS, x + b0, ldx);
+        for (size_t i = 0; i < some * spans; i++) {
+            const shk_xblock *xb = x + b0 + i / spans;
+            vf scale = vf_load(u->scale[b0 + i / spans][i % spans]), min = p.min ? vf_load(u->min[b0 + i]) : scale;
+            UNROLL for (size_t t = 0; t < TILE_ROWS; t++) {
+                vf sum = _mm512_cvtepi32_ps(_mm512_load_si512(products[i][t]));
+                acc[t] = vf_fma(sum * vf_set(xb[t * ldx].d), scale, acc[t]);
+                if (p.min) acc[t] = vf_fma(vf_set(xb[t * ldx].ds), min, acc[t]);
+            }
         }
     }
     UNROLL for (size_t t = 0; t < TILE_ROWS; t++) vf_put(y + t * ldy, acc[t], n);
@@ -93,10 +103,12 @@ INLINE void configure(const shapes *s) {
 INLINE void dot_amx(const shk_packing p, shk_dot_packed_fn *few, float *y, size_t ldy, const uint8_t *w, size_t n,
                     const shk_xblock *x, size_t tokens, size_t k) {
     unpacked u;
-    size_t blocks = k / SHK_PACK_BLOCK, whole = tokens / TILE_ROWS * TILE_ROWS;
+    size_t spans = p.halves ? 2 : 1, blocks = k / SHK_PACK_BLOCK, whole = tokens / TILE_ROWS * TILE_ROWS;
     if (whole) {
         const uint8_t *at = w;
-        configure(&(shapes){ 1, .bytes = { 64, p.halves ? 16 : 32, 64 }, .rows = { TILE_ROWS, TILE_ROWS, p.halves ? 4 : 8 } });
+        shapes s = { 1 };
+        for (int i = 0; i < 8; i++) s.bytes[i] = i / 2 == 2 ? 32 / spans : 64, s.rows[i] = i / 2 == 3 ? 8 / spans : TILE_ROWS;
+        configure(&s);
         for (size_t i = 0; i < n; i += SHK_PACK_ROWS)
             for (size_t b = 0; b < blocks; b += CHUNK) {
                 size_t some = blocks - b < CHUNK ? blocks - b : CHUNK, rows = n - i < SHK_PACK_ROWS ? n - i : SHK_PACK_ROWS;
