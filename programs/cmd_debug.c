@@ -1,5 +1,6 @@
 /* sparkhawk debug: what a model computes, for comparisons. */
 #include "models.h"
+#include "sparkhawk_train.h"
 
 typedef struct debug_args {
     model_args model;
@@ -47,10 +48,22 @@ static int active(shk_model *m, shk_session *s, const int32_t *ids, size_t n, si
 
 static const struct {
     const char *name;
-    int (*run)(shk_model *m, shk_session *s, const int32_t *ids, size_t n, sink *out);
-} kinds[] = { { "logits", logits }, { "active", active } };
+    int (*run)(shk_model *m, shk_session *s, const int32_t *ids, size_t n, sink *out); /* NULL: by itself */
+} kinds[] = { { "logits", logits }, { "active", active }, { "grads", NULL } };
 
 static const char *kind_name(size_t i) { return i < sizeof kinds / sizeof *kinds ? kinds[i].name : NULL; }
+
+static int grads(const debug_args *a, const int32_t *ids, size_t n) {
+    shk_error err;
+    double loss;
+    char *path = model_path(&a->model);
+    if (!path) return EXIT_FAILURE;
+    int status = EXIT_SUCCESS;
+    if (shk_gradients(path, ids, n, a->output, &loss, (int)a->model.threads, &err)) status = fail("%s", err.message);
+    else putf("loss %.9g\n", loss);
+    free(path);
+    return status;
+}
 
 static int debug_run(const void *p, const strings *operands) {
     const debug_args *a = p;
@@ -69,6 +82,10 @@ static int debug_run(const void *p, const strings *operands) {
         fail("--tokens: no ids");
         goto done;
     }
+    if (!kinds[kind].run) {
+        status = grads(a, ids, n);
+        goto done;
+    }
     if (!(m = model_open(&a->model))) goto done;
     if (shk_session_new(&s, m, n, &err)) fail("%s", err.message);
     else if ((out = sink_open(a->output))) catch_interrupts(true), status = kinds[kind].run(m, s, ids, n, out);
@@ -83,9 +100,10 @@ done:
 const command cmd_debug = {
     .name = "debug",
     .summary = "write what a model computes",
-    .operands = "logits|active",
+    .operands = "logits|active|grads",
     .description = "Runs a model over tokens and writes its logits (f32, little-endian, one row of the vocabulary's size for "
-                   "each token) or the number of active units in its sparse layers (JSON).",
+                   "each token), the number of active units in its sparse layers (JSON), or the gradients of its loss on them "
+                   "(safetensors, f32, under the checkpoint's names).",
     .options = debug_options,
     .defaults = &(const debug_args){ .model = { 0 } },
     .size = sizeof(debug_args),

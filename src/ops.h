@@ -165,7 +165,121 @@ typedef struct shk_ops {
     void (*match_rms)(void *dev, float *y, const float *x, size_t T, size_t d);
     /* y = tanh(x)                                           [n]; y may be x */
     void (*tanh)(void *dev, float *y, const float *x, size_t n);
+
+    const struct shk_train_ops *train; /* NULL: the device cannot train */
 } shk_ops;
+
+/* ---- training ---- */
+
+/* Rows for training: B sequences of T tokens, N = B T in all; token t of sequence b is row b T + t. A sequence holds documents, or
+ * pieces of them, one after the other: positions count from each one's start, and nothing passes from one to the next. Device
+ * memory. */
+typedef struct shk_batch {
+    size_t B, T;
+    const int32_t *tokens;  /* [N] */
+    const int32_t *targets; /* [N] the token to predict; -1: none */
+    const int32_t *first;   /* [N] the t at which t's document begins */
+} shk_batch;
+
+/* A value of an activation or of its gradient; parameters and their gradients are f32 always. A device whose activations are
+ * smaller says so (`begin`): only its ops look at values, and the graph steps over them by that many bytes. */
+typedef float shk_act;
+
+/* What the forward op of a threshold leaves for its gradient, and what is worth recording: one for each row (and head). */
+typedef struct shk_threshold {
+    float mean, std, theta; /* theta -inf: all are active */
+    float active;           /* how many are */
+} shk_threshold;
+
+typedef struct shk_adamw {
+    float rate, beta1, beta2, eps, decay;
+    float correct1, correct2; /* 1 - beta^step of each */
+    float scale;              /* of the gradient */
+} shk_adamw;
+
+/* Forward ops over a whole batch, where shk_ops would go through a session's state, and the gradient beside each. d names the
+ * gradient of the loss by what follows it. Gradients of activations are written, those of parameters added to. NULL where a
+ * gradient is not wanted, but for the first. Sums over rows have one order for any number of threads. */
+typedef struct shk_train_ops {
+    /* How products are computed from now on: SHK_F32, or SHK_BF16 (factors rounded to it, sums in f32). Returns the bytes of a
+     * shk_act; 0: the device has no such type. */
+    size_t (*begin)(void *dev, shk_type compute);
+    void (*zero)(void *dev, void *p, size_t bytes);
+
+    /* x[i] = scale * E[tokens[i]]                               x [N, E.cols] */
+    void (*embed)(void *dev, shk_act *x, const shk_mat *E, const int32_t *tokens, size_t N, float scale);
+    void (*embed_grad)(void *dev, float *dE, const shk_act *dx, const int32_t *tokens, size_t N, size_t d, float scale);
+
+    /* y = W x + b                                               as shk_ops.linear, y [N, W.rows] */
+    void (*linear)(void *dev, shk_act *y, const shk_act *x, size_t ldx, const shk_mat *W, const float *b, size_t N);
+    /* dx = W^T dy, or dx += where `add`                         dx N rows of W.cols, ldx apart */
+    void (*linear_grad_x)(void *dev, shk_act *dx, size_t ldx, const shk_act *dy, const shk_mat *W, size_t N, bool add);
+    /* dW += dy x^T, db += sum of dy                             dW [rows, cols]   db [rows] or NULL */
+    void (*linear_grad_w)(void *dev, float *dW, float *db, const shk_act *dy, const shk_act *x, size_t ldx, size_t rows, size_t cols,
+                          size_t N);
+    /* Block-diagonal, as shk_ops.block_linear: y, x [N, blocks * n], W [blocks * n, n]. The gradient of x may be added to. */
+    void (*block_linear)(void *dev, shk_act *y, const shk_act *x, const shk_mat *W, const float *b, size_t blocks, size_t N);
+    void (*block_linear_grad)(void *dev, shk_act *dx, float *dW, float *db, const shk_act *dy, const shk_act *x, const shk_mat *W,
+                              size_t blocks, size_t N, bool add);
+
+    /* As shk_ops has them. */
+    void (*rmsnorm)(void *dev, shk_act *y, const shk_act *x, const float *w, size_t rows, size_t n, float eps);
+    void (*add)(void *dev, shk_act *y, const shk_act *x, size_t n);
+    void (*scale)(void *dev, shk_act *x, size_t n, float s);
+    void (*gelu_mul)(void *dev, shk_act *y, const shk_act *g, const shk_act *u, size_t n);
+    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r.    dx may be dy */
+    void (*rmsnorm_grad)(void *dev, shk_act *dx, float *dw, const shk_act *dy, const shk_act *x, const float *w, size_t rows,
+                         size_t n, float eps);
+    /* dg = dy u gelu'(g),  du = dy gelu(g)                      [n]; du may be dy */
+    void (*gelu_mul_grad)(void *dev, shk_act *dg, shk_act *du, const shk_act *dy, const shk_act *g, const shk_act *u, size_t n);
+
+    /* y = gelu(max(s - theta(s), 0)) u                          y, s, u [N, n]   th [N] */
+    void (*topk_gelu_mul)(void *dev, shk_act *y, shk_threshold *th, const shk_act *s, const shk_act *u, size_t N, size_t n,
+                          const shk_sparsity *how);
+    /* theta has a gradient too: d theta / d s_j = 1/n + Q (s_j - mean) / ((n - ddof) std).      du may be dy */
+    void (*topk_gelu_mul_grad)(void *dev, shk_act *ds, shk_act *du, const shk_act *dy, const shk_threshold *th, const shk_act *s,
+                               const shk_act *u, size_t N, size_t n, const shk_sparsity *how);
+
+    /* Rotates x [N, heads, head_dim] as shk_ops.rope does; table [T, 2, half] by the position in the document. `back`: by the
+     * opposite angles, which is the gradient. */
+    void (*rope)(void *dev, shk_act *x, const float *table, const shk_batch *b, size_t half, size_t heads, size_t head_dim,
+                 size_t offset, bool back);
+
+    /* Bytes of working memory of the next two. */
+    size_t (*attention_work)(void *dev, const shk_batch *b, const shk_attention *a);
+    /* Attention within documents: heads, kv_heads, head_dim, window, softcap, rank, k and ddof of `a` count (rank > 0: spark).
+     *   o, q [N, heads, head_dim]   k, v [N, kv_heads, head_dim]   lse [N, heads] log-sum-exp of the scores attended to
+     *   th [N, heads], spark alone. The choice of positions has no gradient. */
+    void (*attention)(void *dev, shk_act *o, float *lse, shk_threshold *th, const shk_act *q, const shk_act *k, const shk_act *v,
+                      const shk_batch *b, const shk_attention *a, void *work);
+    void (*attention_grad)(void *dev, shk_act *dq, shk_act *dk, shk_act *dv, const shk_act *dy, const shk_act *o, const float *lse,
+                           const shk_threshold *th, const shk_act *q, const shk_act *k, const shk_act *v, const shk_batch *b,
+                           const shk_attention *a, void *work);
+
+    /* Depthwise causal convolution within documents.            y, x [N, w]   c [taps, w]   bias [w] */
+    void (*conv1d)(void *dev, shk_act *y, const shk_act *x, const float *c, const float *bias, const shk_batch *b, size_t w,
+                   size_t taps);
+    void (*conv1d_grad)(void *dev, shk_act *dx, float *dc, float *dbias, const shk_act *dy, const shk_act *x, const float *c,
+                        const shk_batch *b, size_t w, size_t taps);
+    /* RG-LRU within documents (kernels.h: rglru_step).          y, x, ia, ra [N, w]   lambda [w], before its softplus */
+    void (*rglru)(void *dev, shk_act *y, const shk_act *x, const shk_act *ia, const shk_act *ra, const float *lambda,
+                  const shk_batch *b, size_t w);
+    /* kernels.h: rglru_grad_step.                               dia may be dy */
+    void (*rglru_grad)(void *dev, shk_act *dx, shk_act *dia, shk_act *dra, float *dlambda, const shk_act *dy, const shk_act *y,
+                       const shk_act *x, const shk_act *ia, const shk_act *ra, const float *lambda, const shk_batch *b, size_t w);
+
+    /* Cross-entropy of rows of logits z, capped by cap * tanh(z / cap) where cap > 0:
+     *   loss[i] = log sum exp(z) - z[target],  plus z_weight (log sum exp(z))^2;  0 without a target.
+     * The logits become scale * d loss / d logits.              z [N, V]   loss [N] without the second term */
+    void (*cross_entropy)(void *dev, float *loss, shk_act *z, const int32_t *targets, size_t N, size_t V, float cap, float z_weight,
+                          float scale);
+
+    /* Sum of squares in f64. */
+    double (*sum_squares)(void *dev, const float *x, size_t n);
+    /* One step of AdamW (Loshchilov and Hutter), with g = scale * gradient:
+     *   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= rate (m/c1 / (sqrt(v/c2) + eps) + decay w)         [n] */
+    void (*adamw)(void *dev, float *w, float *m, float *v, const float *g, size_t n, const shk_adamw *a);
+} shk_train_ops;
 
 /* The CPU's table; *dev is its context, with a pool of `threads` threads (0: one for each CPU that the process may use). */
 shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error *err);

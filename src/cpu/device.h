@@ -33,6 +33,7 @@ typedef struct shk_cpu {
     char *rounded;       /* [SHK_PASS_ROWS, SHK_CPU_ROUNDED] the activations that meet a packed matrix */
     shk_arena *packed;   /* matrices in the form of packed.h */
     shk_attention_room room;
+    bool bf16;           /* training: factors of products are rounded to bf16 */
     shk_work work;       /* counted by the ops, on the thread that issues them */
 } shk_cpu;
 
@@ -41,6 +42,14 @@ static inline void shk_cpu_note(shk_cpu *cpu, const shk_mat *m, size_t rows, siz
     cpu->work.weight_bytes += (double)rows * (double)m->stride;
     cpu->work.flops += 2.0 * (double)rows * (double)m->cols * (double)T;
 }
+
+/* What ops.c has that training uses too. */
+void shk_cpu_rmsnorm(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps);
+void shk_cpu_add(void *dev, float *y, const float *x, size_t n);
+void shk_cpu_scale(void *dev, float *x, size_t n, float s);
+void shk_cpu_gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n);
+
+extern const shk_train_ops shk_cpu_train_ops; /* ops_grad.c */
 
 /* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
 shk_status shk_cpu_reserve(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);

@@ -91,6 +91,31 @@ typedef void shk_conv1d_step_fn(float *y, float *tail, const float *x, const flo
 typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *ia, const float *ra, const float *sl, size_t w,
                                int first);
 
+/* ---- training ---- */
+
+/* A tile of a product of packed matrices.  c[r*ldc + j] = (add ? c : 0) + sum_i a[i*ROWS + r] * b[i*COLS + j]
+ *   a [k, SHK_GEMM_ROWS]   b [k, SHK_GEMM_COLS], 64-byte aligned as a is   r < rows, j < cols: the rest of c is not touched.
+ * Each sum is made in the order of i from zero, one fused multiply-add a term, and then added to c. */
+enum { SHK_GEMM_ROWS = 12, SHK_GEMM_COLS = 32 };
+typedef void shk_gemm_tile_fn(float *c, size_t ldc, const float *a, const float *b, size_t k, size_t rows, size_t cols, int add);
+
+/* dg = dy * u * gelu'(g);  du = dy * gelu(g)        u NULL: ones; du NULL or dy; dg may be g or dy */
+typedef void shk_gelu_mul_grad_fn(float *dg, float *du, const float *dy, const float *g, const float *u, size_t n);
+
+/* y = exp(x - s); y may be x. -inf gives 0. */
+typedef void shk_exp_fn(float *y, const float *x, float s, size_t n);
+
+/* y = dy * sigmoid(x), the gradient of softplus; y may be dy or x */
+typedef void shk_softplus_grad_fn(float *y, const float *dy, const float *x, size_t n);
+
+/* One step back through shk_rglru_step. On entry carry [w] is the part of d h_t that comes from the step after; on return the part
+ * of d h_(t-1) that goes to the one before. With dh = dy + carry, i = sigmoid(ia), r = sigmoid(ra), h the state before the step:
+ *   dx = dh m i;  dia = dh m x i (1-i);  dl = dh h a - dh i x a^2 / max(m, 1/2000)        (the derivative of sqrt is at most 1000)
+ *   dra = -8 sl dl r (1-r);  dsl += -8 r dl;  carry = dh a
+ *   h NULL: the start of a document: a = 0, m = 1, dra = 0.   dsl [w] f64   dia may be dy */
+typedef void shk_rglru_grad_step_fn(float *dx, float *dia, float *dra, double *dsl, float *carry, const float *dy, const float *h,
+                                    const float *x, const float *ia, const float *ra, const float *sl, size_t w);
+
 /* For measuring the machine, not a model. probe_fma: `rounds` of independent fused multiply-adds in registers, returns how many
  * floating-point operations that was. probe_read: reads n bytes once, in order. *sink keeps a compiler from leaving it out;
  * below 1 on entry it keeps probe_fma's numbers finite. */
@@ -122,6 +147,11 @@ typedef struct shk_kernels {
     shk_rope_fn *rope;
     shk_conv1d_step_fn *conv1d_step;
     shk_rglru_step_fn *rglru_step;
+    shk_gemm_tile_fn *gemm_tile;
+    shk_gelu_mul_grad_fn *gelu_mul_grad;
+    shk_exp_fn *exp;
+    shk_softplus_grad_fn *softplus_grad;
+    shk_rglru_grad_step_fn *rglru_grad_step;
     shk_probe_fma_fn *probe_fma;
     shk_probe_read_fn *probe_read;
 } shk_kernels;

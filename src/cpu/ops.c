@@ -112,7 +112,7 @@ static void rmsnorm_range(void *ctx, int thread, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++) r->cpu->k.rmsnorm(r->y + i * r->n, r->a + i * r->n, r->w, r->n, r->eps);
 }
 
-static void rmsnorm(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps) {
+void shk_cpu_rmsnorm(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps) {
     shk_cpu *cpu = dev;
     rows_args args = { cpu, y, x, w, n, eps };
     shk_pool_run(cpu->pool, rmsnorm_range, &args, rows, ELEMENT_GRAIN / n + 1);
@@ -248,10 +248,10 @@ static void element_op(void *dev, shk_range_fn *fn, float *y, const float *a, co
     shk_pool_run(cpu->pool, fn, &args, n, ELEMENT_GRAIN);
 }
 
-static void add(void *dev, float *y, const float *x, size_t n) { element_op(dev, add_range, y, x, NULL, n, 0); }
+void shk_cpu_add(void *dev, float *y, const float *x, size_t n) { element_op(dev, add_range, y, x, NULL, n, 0); }
 static void mul(void *dev, float *y, const float *a, const float *b, size_t n) { element_op(dev, mul_range, y, a, b, n, 0); }
-static void scale(void *dev, float *x, size_t n, float s) { element_op(dev, scale_range, x, NULL, NULL, n, s); }
-static void gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) {
+void shk_cpu_scale(void *dev, float *x, size_t n, float s) { element_op(dev, scale_range, x, NULL, NULL, n, s); }
+void shk_cpu_gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) {
     element_op(dev, gelu_mul_range, y, g, u, n, 0);
 }
 static void softcap(void *dev, float *x, size_t n, float cap) { element_op(dev, softcap_range, x, NULL, NULL, n, cap); }
@@ -321,16 +321,16 @@ static const shk_ops cpu_ops = {
     .close = cpu_close,
     .prepare = prepare,
     .embed = embed,
-    .rmsnorm = rmsnorm,
+    .rmsnorm = shk_cpu_rmsnorm,
     .linear = linear,
     .block_linear = shk_cpu_block_linear,
-    .add = add,
+    .add = shk_cpu_add,
     .mul = mul,
     .mul_rows = mul_rows,
-    .scale = scale,
+    .scale = shk_cpu_scale,
     .gather = gather,
     .slice = slice,
-    .gelu_mul = gelu_mul,
+    .gelu_mul = shk_cpu_gelu_mul,
     .softcap = softcap,
     .rope_table = rope_table,
     .rope = rope,
@@ -345,6 +345,7 @@ static const shk_ops cpu_ops = {
     .altup_correct = shk_cpu_altup_correct,
     .match_rms = shk_cpu_match_rms,
     .tanh = tanh_op,
+    .train = &shk_cpu_train_ops,
 };
 
 shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error *err) {

@@ -1,0 +1,2 @@
+#include "cpu/arm/vec_neon.h"
+#include "cpu/vec/gemm.inc"

@@ -1,0 +1,93 @@
+/* A block of C is made by one thread: it packs the block of B that it needs once for each K values of k, then goes down the rows of
+ * A in panels, which stay in the first-level cache while B's panels pass from the second (after Goto and van de Geijn). */
+#include "cpu/gemm.h"
+
+#include <string.h>
+
+#include "file/types.h"
+
+enum {
+    K = 256, COLS = 512, ROWS = 768, /* of a block */
+    MR = SHK_GEMM_ROWS, NR = SHK_GEMM_COLS,
+    B_PACKED = K * COLS, A_PACKED = K * MR
+};
+_Static_assert(B_PACKED + A_PACKED <= SHK_CPU_SCRATCH, "both packed blocks lie in a thread's scratch");
+_Static_assert(COLS % NR == 0 && ROWS % MR == 0, "blocks are whole panels");
+
+/* Rounds to bf16, nearest even; a NaN stays one. */
+static float round_bf16(float x) { return shk_bf16_to_f32(shk_f32_to_bf16(x)); }
+
+/* to [k, width] = the `lines` lines of the factor (rows of A or columns of B), zeros behind them. `line` and `deep` are the strides
+ * from one to the next and along k. */
+static void pack(float *to, const float *from, size_t lines, size_t width, size_t k, size_t line, size_t deep, bool bf16) {
+    enum { STEP = 16 }; /* what is written at once stays in the first-level cache */
+    if (lines < width) memset(to, 0, k * width * sizeof *to);
+    if (line == 1) {
+        for (size_t i = 0; i < k; i++) memcpy(to + i * width, from + i * deep, lines * sizeof *to);
+    } else {
+        for (size_t i0 = 0; i0 < k; i0 += STEP) {
+            size_t end = k - i0 < STEP ? k : i0 + STEP;
+            for (size_t l = 0; l < lines; l++)
+                for (size_t i = i0; i < end; i++) to[i * width + l] = from[l * line + i * deep];
+        }
+    }
+    if (bf16)
+        for (size_t i = 0; i < k * width; i++) to[i] = round_bf16(to[i]);
+}
+
+/* Rows [i0, i1), columns [j0, j1) of C; at most COLS columns. */
+static void block(const shk_cpu *cpu, float *scratch, const shk_product *p, size_t i0, size_t i1, size_t j0, size_t j1) {
+    float *b = scratch, *a = scratch + B_PACKED;
+    for (size_t k0 = 0; k0 < p->k || k0 == 0; k0 += K) {
+        size_t k = p->k - k0 < K ? p->k - k0 : K;
+        for (size_t j = j0; j < j1; j += NR)
+            pack(b + (j - j0) * k, p->b.p + k0 * p->b.row + j * p->b.col, j1 - j < NR ? j1 - j : NR, NR, k, p->b.col, p->b.row,
+                 cpu->bf16);
+        for (size_t i = i0; i < i1; i += MR) {
+            size_t rows = i1 - i < MR ? i1 - i : MR;
+            pack(a, p->a.p + i * p->a.row + k0 * p->a.col, rows, MR, k, p->a.row, p->a.col, cpu->bf16);
+            for (size_t j = j0; j < j1; j += NR)
+                cpu->k.gemm_tile(p->c + i * p->ldc + j, p->ldc, a, b + (j - j0) * k, k, rows, j1 - j < NR ? j1 - j : NR,
+                                 p->add || k0 > 0);
+        }
+    }
+}
+
+void shk_cpu_gemm(const shk_cpu *cpu, int thread, const shk_product *p) {
+    float *scratch = cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH;
+    for (size_t j = 0; j < p->n; j += COLS) block(cpu, scratch, p, 0, p->m, j, p->n - j < COLS ? p->n : j + COLS);
+}
+
+typedef struct products_args {
+    const shk_cpu *cpu;
+    const shk_product *p;
+    size_t step_c, step_a, step_b;
+    size_t rows, cols;        /* of a block */
+    size_t down, across;      /* blocks of a product */
+} products_args;
+
+static void products_range(void *ctx, int thread, size_t begin, size_t end) {
+    const products_args *g = ctx;
+    for (size_t i = begin; i < end; i++) {
+        size_t which = i / (g->down * g->across), in = i % (g->down * g->across);
+        size_t i0 = in % g->down * g->rows, j0 = in / g->down * g->cols;
+        shk_product p = *g->p;
+        p.c += which * g->step_c, p.a.p += which * g->step_a, p.b.p += which * g->step_b;
+        block(g->cpu, g->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH, &p, i0, p.m - i0 < g->rows ? p.m : i0 + g->rows, j0,
+              p.n - j0 < g->cols ? p.n : j0 + g->cols);
+    }
+}
+
+static size_t blocks_of(size_t n, size_t size) { return (n + size - 1) / size; }
+
+void shk_cpu_products(const shk_cpu *cpu, const shk_product *p, size_t count, size_t step_c, size_t step_a, size_t step_b) {
+    products_args g = { cpu, p, step_c, step_a, step_b, ROWS, COLS, 0, 0 };
+    size_t want = cpu->threads > 1 ? 4 * (size_t)cpu->threads : 1; /* pieces, so that no thread waits long */
+    for (;;) {
+        g.down = blocks_of(p->m, g.rows), g.across = blocks_of(p->n, g.cols);
+        if (g.down * g.across * count >= want || (g.rows <= 4 * MR && g.cols <= 4 * NR)) break;
+        if (g.rows > g.cols || g.cols <= 4 * NR) g.rows = g.rows / 2 / MR * MR;
+        else g.cols = g.cols / 2 / NR * NR;
+    }
+    shk_pool_run(cpu->pool, products_range, &g, g.down * g.across * count, 1);
+}
