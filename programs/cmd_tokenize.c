@@ -1,10 +1,13 @@
 /* sparkhawk tokenize: text to token ids and back. */
 #include "json_output.h"
 #include "models.h"
+#include "sparkhawk_train.h"
 
 typedef struct tokenize_args {
     model_args model;
     bool decode, special, no_bos, json;
+    const char *shards;
+    int64_t shard_tokens, held_out;
 } tokenize_args;
 
 #define AT(field) offsetof(tokenize_args, field)
@@ -15,6 +18,10 @@ static const option tokenize_options[] = {
     { "special", 0, OPT_FLAG, AT(special), 0, 0, NULL, "text such as <start_of_turn> is the special token; decoding shows it" },
     { "no-bos", 0, OPT_FLAG, AT(no_bos), 0, 0, NULL, "no bos token before the text" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL, "print one JSON object: tokens and text" },
+    { "shards", 0, OPT_PATH, AT(shards), 0, 0, "DIR", "the operands are text files: turn them into token shards for training" },
+    { "shard-tokens", 0, OPT_INT, AT(shard_tokens), 1, 1 << 30, "N", "close a shard when it has this many" },
+    { "held-out", 0, OPT_INT, AT(held_out), 0, INT32_MAX, "N", "keep one document in N out of training; 0: none" },
+    { "threads", 't', OPT_INT, AT(model.threads), 0, 1024, "N", "threads that make shards; 0: one for each CPU" },
     { 0 }
 };
 
@@ -36,6 +43,24 @@ static int print(const tokenize_args *a, const char *text, size_t n, const int32
     return putf("\n"), EXIT_SUCCESS;
 }
 
+static int on_progress(void *user, uint64_t bytes, uint64_t of) {
+    (void)user, (void)bytes, (void)of;
+    return interrupted;
+}
+
+static int make_shards(const tokenize_args *a, const shk_tokenizer *t, const strings *files) {
+    shk_shards_options o = { (uint64_t)a->shard_tokens, (uint64_t)a->held_out, (int)a->model.threads };
+    shk_shards_counts n;
+    shk_error err;
+    if (!files->n) return misuse(&cmd_tokenize, "--shards wants text files");
+    catch_interrupts(false);
+    if (shk_shards_write(t, files->items, files->n, a->shards, &o, &n, on_progress, NULL, &err))
+        return interrupted ? EXIT_INTERRUPTED : fail("%s", err.message);
+    putf("%llu documents of %llu tokens, %llu of %llu held out\n", (unsigned long long)n.documents, (unsigned long long)n.tokens,
+         (unsigned long long)n.held_out_documents, (unsigned long long)n.held_out_tokens);
+    return EXIT_SUCCESS;
+}
+
 static int tokenize_run(const void *p, const strings *operands) {
     const tokenize_args *a = p;
     shk_tokenizer *t = NULL;
@@ -47,6 +72,10 @@ static int tokenize_run(const void *p, const strings *operands) {
     unsigned flags = (a->special ? SHK_TOKENIZE_SPECIAL : 0) | (a->no_bos ? 0 : SHK_TOKENIZE_BOS);
     if (!path) goto done;
     if (shk_tokenizer_load(&t, path, &err)) goto failed;
+    if (a->shards) {
+        status = make_shards(a, t, operands);
+        goto done;
+    }
     if (!(given = input(operands, &n))) goto done;
     if (a->decode) {
         if (!parse_ids(given, "--decode", &ids, &n_ids)) goto done;
@@ -70,13 +99,15 @@ done:
 const command cmd_tokenize = {
     .name = "tokenize",
     .summary = "turn text into token ids, or back",
-    .operands = "[TEXT|ID]...",
+    .operands = "[TEXT|ID|FILE]...",
     .description = "Prints the token ids of the operands (joined by spaces) or of standard input on one line, in the form "
                    "that run --tokens takes; with --decode the text of ids. MODEL may also be a tokenizer.json or a "
-                   "tokenizer.model.",
+                   "tokenizer.model.\n\n"
+                   "With --shards it turns text files, in which a line <|endoftext|> ends a document, into token shards for train.",
     .options = tokenize_options,
-    .defaults = &(const tokenize_args){ .model = { 0 } },
+    .defaults = &(const tokenize_args){ .shard_tokens = 1 << 26, .held_out = 100 },
     .size = sizeof(tokenize_args),
     .max_operands = SIZE_MAX,
+    .operand_files = true,
     .run = tokenize_run,
 };

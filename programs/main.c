@@ -6,7 +6,7 @@
 #include "program.h"
 
 const command *const commands[] = { &cmd_run,     &cmd_chat, &cmd_info,  &cmd_tokenize, &cmd_convert,
-                                    &cmd_init,    &cmd_bench, &cmd_debug, &cmd_help,     NULL };
+                                    &cmd_init,    &cmd_train, &cmd_bench, &cmd_debug,    &cmd_help, NULL };
 
 typedef struct program_args {
     bool version;

@@ -48,7 +48,8 @@ typedef struct command {
 /* `sparkhawk` itself is the table of the options that come before a subcommand. */
 extern const command program;
 extern const command *const commands[]; /* ends with NULL */
-extern const command cmd_run, cmd_chat, cmd_bench, cmd_info, cmd_tokenize, cmd_convert, cmd_init, cmd_debug, cmd_help;
+extern const command cmd_run, cmd_chat, cmd_bench, cmd_info, cmd_tokenize, cmd_convert, cmd_init, cmd_train, cmd_debug,
+    cmd_help;
 const command *command_find(const char *name); /* NULL if there is none */
 const char *command_name(size_t i);            /* NULL past the last */
 
