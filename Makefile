@@ -71,6 +71,7 @@ D = $(DESTDIR)$(PREFIX)
 install: all
 	install -D -m 755 $(BUILD)/sparkhawk $D/bin/sparkhawk
 	install -D -m 644 include/sparkhawk.h $D/include/sparkhawk.h
+	install -D -m 644 include/sparkhawk_train.h $D/include/sparkhawk_train.h
 	install -D -m 644 $(BUILD)/libsparkhawk.a $D/lib/libsparkhawk.a
 	install -D -m 755 $(BUILD)/libsparkhawk.so $D/lib/libsparkhawk.so.$(VERSION)
 	ln -sf libsparkhawk.so.$(VERSION) $D/lib/libsparkhawk.so.0
@@ -84,7 +85,7 @@ install: all
 	$(if $(DESTDIR),,-ldconfig)
 
 uninstall:
-	cd $D && rm -f bin/sparkhawk include/sparkhawk.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.* lib/pkgconfig/sparkhawk.pc \
+	cd $D && rm -f bin/sparkhawk include/sparkhawk.h include/sparkhawk_train.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.* lib/pkgconfig/sparkhawk.pc \
 	    share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk share/zsh/site-functions/_sparkhawk \
 	    share/fish/vendor_completions.d/sparkhawk.fish
 

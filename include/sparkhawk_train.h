@@ -48,7 +48,7 @@ typedef struct shk_train_progress {
 
 /* Trains as the JSON file `config` says (docs/TRAINING.md lists the keys), with settings "key=value" put over it. If the output
  * directory holds a checkpoint, training goes on from there, to the bit as if it had never stopped. on_step (may be NULL) is called
- * after each step; a non-zero return saves a checkpoint and ends the call with SHK_OK. A loss that is not finite or that jumps is
+ * after each step; a non-zero return saves a checkpoint, of which it is told in a last call, and ends this one with SHK_OK. A loss that is not finite or that jumps is
  * SHK_E_NUMERIC, with a message that says where; nothing is saved then. */
 SHK_API shk_status shk_train(const char *config, const char *const *settings, size_t n_settings,
                              int (*on_step)(void *user, const shk_train_progress *p), void *user, shk_error *err);

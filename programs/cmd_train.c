@@ -36,8 +36,9 @@ static int on_step(void *user, const shk_train_progress *p) {
         d->shown = now;
         if (!isnan(p->held_out)) snprintf(held_out, sizeof held_out, "  held out %.4f", p->held_out);
         fprintf(stderr, "%sstep %llu/%llu  loss %.4f%s  rate %.2e  norm %.2f  %.0f tokens/s  %lld:%02lld:%02lld left%s%s",
-                d->terminal ? "\r\033[K" : "", (unsigned long long)p->step, (unsigned long long)p->steps, p->loss, held_out, p->rate,
-                p->norm, p->tokens_per_s, left / 3600, left / 60 % 60, left % 60, p->saved ? "  -> " : "", p->saved ? p->saved : "");
+                d->terminal ? "\r\033[K" : "", (unsigned long long)p->step, (unsigned long long)p->steps, p->loss, held_out,
+                p->rate, p->norm, p->tokens_per_s, left / 3600, left / 60 % 60, left % 60, p->saved ? "  -> " : "",
+                p->saved ? p->saved : "");
         if (!d->terminal || last || p->saved || held_out[0]) fputc('\n', stderr);
     }
     return interrupted;

@@ -215,8 +215,8 @@ typedef struct shk_train_ops {
     /* dx = W^T dy, or dx += where `add`                         dx N rows of W.cols, ldx apart */
     void (*linear_grad_x)(void *dev, shk_act *dx, size_t ldx, const shk_act *dy, const shk_mat *W, size_t N, bool add);
     /* dW += dy x^T, db += sum of dy                             dW [rows, cols]   db [rows] or NULL */
-    void (*linear_grad_w)(void *dev, float *dW, float *db, const shk_act *dy, const shk_act *x, size_t ldx, size_t rows, size_t cols,
-                          size_t N);
+    void (*linear_grad_w)(void *dev, float *dW, float *db, const shk_act *dy, const shk_act *x, size_t ldx, size_t rows,
+                          size_t cols, size_t N);
     /* Block-diagonal, as shk_ops.block_linear: y, x [N, blocks * n], W [blocks * n, n]. The gradient of x may be added to. */
     void (*block_linear)(void *dev, shk_act *y, const shk_act *x, const shk_mat *W, const float *b, size_t blocks, size_t N);
     void (*block_linear_grad)(void *dev, shk_act *dx, float *dW, float *db, const shk_act *dy, const shk_act *x, const shk_mat *W,

@@ -25,8 +25,9 @@ static char *joined(const char *dir, const char *name) {
 /* The step of a checkpoint's name; false: it is none. */
 static bool step_of(const char *name, uint64_t *step) {
     char *end;
-    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || name[sizeof prefix - 1] < '0' || name[sizeof prefix - 1] > '9') return false;
-    *step = strtoull(name + sizeof prefix - 1, &end, 10);
+    size_t n = sizeof prefix - 1;
+    if (strncmp(name, prefix, n) != 0 || name[n] < '0' || name[n] > '9') return false;
+    *step = strtoull(name + n, &end, 10);
     return !*end;
 }
 
@@ -83,7 +84,8 @@ shk_status shk_checkpoint_find(const char *out, char **path, shk_error *err) {
 
 static shk_status put_json(const char *dir, const char *name, json_t *j, shk_error *err) {
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL, *path = joined(dir, name);
-    shk_status st = text && path ? shk_write_file(path, text, strlen(text), err) : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
+    shk_status st =
+        text && path ? shk_write_file(path, text, strlen(text), err) : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
     json_decref(j);
     free(text);
     free(path);

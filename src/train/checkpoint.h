@@ -1,5 +1,5 @@
-/* Checkpoints: a directory for each, step-NNNNNNNN, that is a model (config.json, model.safetensors, the tokenizer) and holds beside
- * it what training goes on from (state.safetensors, train.json). It appears whole or not at all. */
+/* Checkpoints: a directory for each, step-NNNNNNNN, that is a model (config.json, model.safetensors, the tokenizer) and holds
+ * beside it what training goes on from (state.safetensors, train.json). It appears whole or not at all. */
 #ifndef SHK_TRAIN_CHECKPOINT_H
 #define SHK_TRAIN_CHECKPOINT_H
 

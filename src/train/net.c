@@ -252,8 +252,8 @@ static void head(shk_net *n, bool train, float z_weight, float scale) {
 
 static void backward(shk_net *n) {
     const shk_config *c = n->c;
-    n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(n->G.final_norm), n->s.dx, stream(n, c->n_layers), n->W.final_norm, n->N, c->hidden,
-                       (float)c->eps);
+    n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(n->G.final_norm), n->s.dx, stream(n, c->n_layers), n->W.final_norm, n->N,
+                       c->hidden, (float)c->eps);
     for (uint32_t l = c->n_layers; l-- > 0;) {
         if (n->options.recompute && l + 1 < c->n_layers) layer(n, l);
         layer_grad(n, l);

@@ -38,11 +38,12 @@ static bool axes(shk_buffer *b, const frame *f) {
     bool ok = true;
     double dx = spacing(f->x1 - f->x0), dy = spacing(f->y1 - f->y0);
     for (double y = ceil(f->y0 / dy) * dy; ok && y <= f->y1; y += dy)
-        ok = shk_buffer_printf(b, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n",
-                               LEFT, down(f, y), WIDTH - RIGHT, LEFT - 6, down(f, y) + 4, fabs(y) < dy / 2 ? 0 : y);
+        ok = shk_buffer_printf(b, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/>", LEFT, down(f, y), WIDTH - RIGHT) &&
+             shk_buffer_printf(b, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, down(f, y) + 4,
+                               fabs(y) < dy / 2 ? 0 : y);
     for (double x = f->x0; ok && x <= f->x1; x += dx)
-        ok = shk_buffer_printf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.9g</text>\n", across(f, x), HEIGHT - BOTTOM + 18,
-                               x);
+        ok = shk_buffer_printf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.9g</text>\n", across(f, x),
+                               HEIGHT - BOTTOM + 18, x);
     return ok;
 }
 

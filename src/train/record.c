@@ -74,9 +74,9 @@ shk_status shk_record_open(shk_record *r, const char *dir, uint64_t step, shk_er
 
 shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t tokens, double active, shk_error *err) {
     shk_buffer line = { 0 };
-    bool ok = shk_buffer_printf(&line, "{\"step\":%llu,\"tokens\":%llu,\"loss\":%.7g,\"rate\":%.6g,\"norm\":%.6g,\"tokens_per_s\":%.6g",
-                                (unsigned long long)p->step, (unsigned long long)tokens, p->loss, p->rate, p->norm,
-                                p->tokens_per_s);
+    bool ok = shk_buffer_printf(&line, "{\"step\":%llu,\"tokens\":%llu,\"loss\":%.7g,\"rate\":%.6g,\"norm\":%.6g",
+                                (unsigned long long)p->step, (unsigned long long)tokens, p->loss, p->rate, p->norm) &&
+              shk_buffer_printf(&line, ",\"tokens_per_s\":%.6g", p->tokens_per_s);
     if (ok && !isnan(active)) ok = shk_buffer_printf(&line, ",\"active\":%.4g", active);
     if (ok && !isnan(p->held_out)) ok = shk_buffer_printf(&line, ",\"held_out\":%.7g", p->held_out);
     ok = ok && shk_buffer_printf(&line, "}\n") && add_point(r, (shk_point){ (double)p->step, p->loss, p->held_out });
@@ -87,18 +87,17 @@ shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t t
 }
 
 static bool page(shk_buffer *b, const shk_train_progress *p, const shk_buffer *picture) {
-    double held_out = p->held_out;
-    bool done = p->step >= p->steps;
-    return shk_buffer_printf(b, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">%s<title>step %llu of %llu</title>\n"
-                                "<style>body{font:15px sans-serif;margin:2em auto;max-width:60em}td{padding:.1em 1.5em .1em 0}"
-                                "svg{width:100%%;height:auto}</style></head><body>\n<table>"
-                                "<tr><td>step<td>%llu of %llu<tr><td>loss<td>%.4f",
-                             done ? "" : "<meta http-equiv=\"refresh\" content=\"5\">", (unsigned long long)p->step,
-                             (unsigned long long)p->steps, (unsigned long long)p->step, (unsigned long long)p->steps, p->loss) &&
-           (isnan(held_out) || shk_buffer_printf(b, "<tr><td>held out<td>%.4f", held_out)) &&
-           shk_buffer_printf(b, "<tr><td>learning rate<td>%.3g<tr><td>gradient norm<td>%.3g<tr><td>tokens/s<td>%.0f"
-                                "<tr><td>left<td>%.0f min</table>\n",
-                             p->rate, p->norm, p->tokens_per_s, p->remaining_s / 60) &&
+    static const char style[] = "body{font:15px sans-serif;margin:2em auto;max-width:60em}td{padding:.1em 1.5em .1em 0}"
+                                "svg{width:100%;height:auto}";
+    unsigned long long step = p->step, steps = p->steps;
+    return shk_buffer_printf(b, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">%s<title>%llu of %llu</title>\n",
+                             step < steps ? "<meta http-equiv=\"refresh\" content=\"5\">" : "", step, steps) &&
+           shk_buffer_printf(b, "<style>%s</style></head><body>\n<table><tr><td>step<td>%llu of %llu<tr><td>loss<td>%.4f", style,
+                             step, steps, p->loss) &&
+           (isnan(p->held_out) || shk_buffer_printf(b, "<tr><td>held out<td>%.4f", p->held_out)) &&
+           shk_buffer_printf(b, "<tr><td>learning rate<td>%.3g<tr><td>gradient norm<td>%.3g<tr><td>tokens/s<td>%.0f", p->rate,
+                             p->norm, p->tokens_per_s) &&
+           shk_buffer_printf(b, "<tr><td>left<td>%.0f min</table>\n", p->remaining_s / 60) &&
            shk_buffer_append(b, picture->data, picture->n) &&
            shk_buffer_printf(b, "<p><a href=\"metrics.jsonl\">metrics.jsonl</a></body></html>\n");
 }

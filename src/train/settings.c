@@ -17,7 +17,6 @@ typedef struct key {
 } key;
 
 #define AT(field) offsetof(shk_settings, field)
-static const double MANY = 1e15;
 
 static const key keys[] = {
     { "model", TEXT, AT(model) },
@@ -76,14 +75,15 @@ static shk_status put(shk_settings *s, const key *k, const json_t *v, const char
     case WORD:
         if (!json_is_string(v)) return shk_fail(err, SHK_E_FORMAT, "%s: %s is not a string", origin, k->name);
         if (k->kind == WORD && !among(k->text, json_string_value(v)))
-            return shk_fail(err, SHK_E_FORMAT, "%s: %s is \"%s\", must be one of %s", origin, k->name, json_string_value(v), k->text);
+            return shk_fail(err, SHK_E_FORMAT, "%s: %s is \"%s\", must be one of %s", origin, k->name, json_string_value(v),
+                            k->text);
         return put_text(s, k, json_string_value(v), json_string_length(v), err);
     case FLAG:
         if (!json_is_boolean(v)) return shk_fail(err, SHK_E_FORMAT, "%s: %s is neither true nor false", origin, k->name);
         *(bool *)field(s, k) = json_is_true(v);
         return SHK_OK;
     default:
-        if (!json_is_number(v) || !(number >= k->min && number <= fmin(k->max, MANY)) || (k->kind == WHOLE && number != floor(number)))
+        if (!json_is_number(v) || !(number >= k->min && number <= k->max) || (k->kind == WHOLE && number != floor(number)))
             return shk_fail(err, SHK_E_FORMAT, "%s: %s must be a%s number from %g to %g", origin, k->name,
                             k->kind == WHOLE ? " whole" : "", k->min, k->max);
         *(double *)field(s, k) = number;

@@ -60,7 +60,8 @@ static shk_status flush(const job *j, stream *s) {
     if (!s->documents.n) return SHK_OK;
     snprintf(path, sizeof path, "%s/%s-%05zu.safetensors", j->dir, s->name, s->shard++);
     shk_tensor items[2] = {
-        { .name = "tokens", .type = j->token_bytes == 2 ? SHK_I16 : SHK_I32, .n_dims = 1, .shape = { s->tokens.n / j->token_bytes } },
+        { .name = "tokens", .type = j->token_bytes == 2 ? SHK_I16 : SHK_I32, .n_dims = 1,
+          .shape = { s->tokens.n / j->token_bytes } },
         { .name = "documents", .type = SHK_I64, .n_dims = 1, .shape = { s->documents.n / sizeof(int64_t) } },
     };
     shk_status st = shk_safetensors_write(path, items, 2, fill, s, j->err);

@@ -90,8 +90,8 @@ static shk_status diagnose(trainer *t, const shk_place *at, size_t part, shk_err
         st = shk_fail(err, SHK_E_NUMERIC, "step %llu: value %zu of %s is not finite", step, i, which->name);
     for (i = 0; !st && i < t->N; i++)
         if (!isfinite(n->host_loss[i]))
-            st = shk_fail(err, SHK_E_NUMERIC, "step %llu: the loss of token %zu in sequence %zu is not finite (document %llu)", step,
-                          i % T, i / T, document_of(t, at, part * t->N + i));
+            st = shk_fail(err, SHK_E_NUMERIC, "step %llu: the loss of token %zu in sequence %zu is not finite (document %llu)",
+                          step, i % T, i / T, document_of(t, at, part * t->N + i));
     n->ops->download(n->dev, host, n->g, bytes);
     if (!st && (i = shk_params_not_finite(&n->params, host, &which)) != SIZE_MAX)
         st = shk_fail(err, SHK_E_NUMERIC, "step %llu: the gradient of value %zu of %s is not finite", step, i, which->name);
@@ -225,7 +225,11 @@ static shk_status loop(trainer *t, int (*on_step)(void *user, const shk_train_pr
         bool last = t->state.step == p.steps;
         if (!st) st = after_step(t, &p, last, &saved, err);
         if (!st && on_step && on_step(user, &p)) stop = true;
-        if (!st && stop && !saved) st = shk_checkpoint_write(t->net, &t->state, &t->set, t->tokenizer, &saved, err);
+        if (!st && stop && !saved) {
+            st = shk_checkpoint_write(t->net, &t->state, &t->set, t->tokenizer, &saved, err);
+            p.saved = saved;
+            if (!st) on_step(user, &p);
+        }
         free(saved);
         if (st) return st;
     }

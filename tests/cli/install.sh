@@ -12,18 +12,18 @@ build install
 status=$?
 check "make install succeeds" [ $status = 0 ]
 
-for file in bin/sparkhawk include/sparkhawk.h lib/libsparkhawk.a lib/libsparkhawk.so lib/libsparkhawk.so.0 \
-    lib/pkgconfig/sparkhawk.pc share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk \
+for file in bin/sparkhawk include/sparkhawk.h include/sparkhawk_train.h lib/libsparkhawk.a lib/libsparkhawk.so \
+    lib/libsparkhawk.so.0 lib/pkgconfig/sparkhawk.pc share/man/man1/sparkhawk.1 share/bash-completion/completions/sparkhawk \
     share/zsh/site-functions/_sparkhawk share/fish/vendor_completions.d/sparkhawk.fish; do
     check "$file is installed" [ -s "$here/$file" ]
 done
 version=$(pkg-config --modversion sparkhawk)
 check "the installed program says the version of the pkg-config file" sh -c "'$here/bin/sparkhawk' --version | grep -qF ' $version'"
 
-# exactly what the header declares is visible in the library
-sed -n 's/^SHK_API .*\b\(shk_[a-z0-9_]*\)(.*/\1/p' "$root/include/sparkhawk.h" | sort >declared
+# exactly what the headers declare is visible in the library
+sed -n 's/^SHK_API .*\b\(shk_[a-z0-9_]*\)(.*/\1/p' "$root"/include/*.h | sort >declared
 nm -D --defined-only "$here/lib/libsparkhawk.so" | sed -n 's/.* [A-Z] //p' | sort >exported
-check "the library exports what the header declares: $(diff declared exported | tr '\n' ' ')" cmp -s declared exported
+check "the library exports what the headers declare: $(diff declared exported | tr '\n' ' ')" cmp -s declared exported
 
 cat >user.c <<'EOF'
 #include <sparkhawk.h>

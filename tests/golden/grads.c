@@ -1,6 +1,6 @@
 /* Gradients of every checkpoint in tests/golden that can be trained: against those of its reference implementation
- * (gradients.safetensors), and where there are none against finite differences. Also: they are the same to the bit for any number of
- * threads and with recomputation, and documents in one sequence have the losses that they have alone. */
+ * (gradients.safetensors), and where there are none against finite differences. Also: they are the same to the bit for any number
+ * of threads and with recomputation, and documents in one sequence have the losses that they have alone. */
 #include <dirent.h>
 #include <math.h>
 #include <unistd.h>
@@ -92,8 +92,8 @@ static void against_differences(const char *name, shk_net *n) {
         }
         memcpy(w, old, p->n * sizeof *old);
         double bound = fabs(slope[0] - slope[1]) + noise / (2 * h);
-        CHECK(fabs((4 * slope[1] - slope[0]) / 3 - norm) <= bound && bound < 0.05 * norm, "%s: %s: slope %.6g, gradient %.6g, bound %g",
-              name, p->name, slope[1], norm, bound);
+        CHECK(fabs((4 * slope[1] - slope[0]) / 3 - norm) <= bound && bound < 0.05 * norm,
+              "%s: %s: slope %.6g, gradient %.6g, bound %g", name, p->name, slope[1], norm, bound);
         free(old);
     }
 }
@@ -126,8 +126,8 @@ static void packed(const char *name) {
         shk_net *alone = open_net(1, length, 1, false);
         int32_t zeros[256] = { 0 };
         OK(shk_net_run(alone, tokens + at[d], targets + at[d], zeros, true, 0, 1, &sum, &err));
-        CHECK(memcmp(alone->host_loss, n->host_loss + at[d], length * sizeof(float)) == 0, "%s: document %zu is not by itself", name,
-              d);
+        CHECK(memcmp(alone->host_loss, n->host_loss + at[d], length * sizeof(float)) == 0, "%s: document %zu is not by itself",
+              name, d);
         for (size_t i = 0; i < n->params.size; i++) n->g[i] -= alone->g[i];
         if (d == 2) { /* nothing is left but rounding: a few units for each of the rows that are summed */
             double left = sqrt(n->t->sum_squares(n->dev, n->g, n->params.size));

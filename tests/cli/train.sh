@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# From text to a model: shards, a training run that is killed and goes on, and what it refuses.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+speaking sparkhawk
+
+# text: 60 documents, among them one that is longer than a sequence and one that is empty
+for i in $(seq 60); do
+    for _ in $(seq $((i % 7 + 1))); do echo "document $i counts $i, $((i + 1)), $((i + 2))"; done
+    echo '<|endoftext|>'
+    [ "$i" != 9 ] || echo '<|endoftext|>'
+done >text
+gives '^5[0-9] documents of [0-9]* tokens, [1-9] of [0-9]* held out$' tokenize -m speaking --shards shards --held-out 10 text
+cp out first
+gives '^5' tokenize -m speaking --shards again --held-out 10 --threads 1 text
+check "shards do not depend on threads" cmp -s shards/train-00000.safetensors again/train-00000.safetensors
+check "the counts are the same" cmp -s out first
+gives '^60 documents of [0-9]* tokens, 0 of 0 held out$' tokenize -m speaking --shards small --held-out 0 --shard-tokens 1000 text
+check "shards are closed when they are full" [ -s small/train-00003.safetensors ]
+refuses 1 'there are shards already' tokenize -m speaking --shards shards text
+refuses 1 'missing: No such file' tokenize -m speaking --shards other missing
+refuses 2 'wants text files' tokenize -m speaking --shards other
+
+cat >train.json <<'END'
+{"model": "speaking", "data": "shards", "batch": 2, "length": 48, "accumulate": 2, "steps": 24, "rate": 2e-3, "warmup": 4,
+ "log_every": 2, "eval_every": 8, "eval_batches": 2, "save_every": 6, "keep": 2, "z_loss": 1e-4, "out": "whole"}
+END
+train() { sparkhawk train train.json "$@" </dev/null; }
+
+train
+check "a run succeeds" [ $status = 0 ]
+check "it says what it does" grep -qE '^step 24/24  loss [0-9.]+  held out [0-9.]+ .* -> whole/step-00000024$' err
+check "it keeps the last checkpoints" [ "$(echo whole/step-*)" = "whole/step-00000018 whole/step-00000024" ]
+check "each logged step is a line" [ "$(wc -l <whole/metrics.jsonl)" = 12 ]
+while read -r line; do echo "$line" >line.json && check "a line of metrics is JSON" valid_json line.json; done <whole/metrics.jsonl
+loss() { sed -nE "s/.*\"step\":$1,.*\"loss\":([0-9.]+).*/\1/p" whole/metrics.jsonl; }
+check "the loss falls" awk "BEGIN { exit !($(loss 24) < $(loss 2) - 0.3) }"
+check "there is a picture" grep -q '</svg>' whole/loss.svg
+check "and a page with it" grep -q '</svg>' whole/index.html
+if command -v xmllint >/dev/null; then check "the picture is XML" xmllint --noout whole/loss.svg; else skip "the picture is XML: no xmllint"; fi
+gives . run -m whole/step-00000024 -p document -n 8
+gives '^parameters' info whole/step-00000024
+
+# a checkpoint is the run: killed at any moment and started again it comes to the same bytes
+same() { cmp -s "$1/step-00000024/model.safetensors" whole/step-00000024/model.safetensors &&
+    cmp -s "$1/step-00000024/state.safetensors" whole/step-00000024/state.safetensors; }
+for delay in 0.15 0.3 0.45 0.6; do
+    "$SPARKHAWK" train train.json --set out=killed --set save_every=3 -q </dev/null >/dev/null 2>&1 &
+    pid=$!
+    sleep $delay
+    kill -9 $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    for file in killed/step-*/train.json; do [ ! -e "$file" ] || check "$file is whole" valid_json "$file"; done
+done
+train --set out=killed --set save_every=3 --set threads=1 -q
+check "a killed run ends as one that was not" same killed
+check "with --quiet it says nothing" [ ! -s err ]
+metrics() { sed -E 's/,"tokens_per_s":[^,}]*//' "$1/metrics.jsonl"; }
+check "and its metrics are those of one run" [ "$(metrics killed)" = "$(metrics whole)" ]
+
+# a signal saves
+"$SPARKHAWK" train train.json --set out=stopped --set save_every=1000 --set steps=100000 </dev/null >out 2>err &
+pid=$!
+for _ in $(seq 100); do grep -q '^step' err && break; sleep 0.05; done
+kill -TERM $pid
+wait $pid
+status=$?
+check "SIGTERM ends with status 130" [ $status = 130 ]
+check "and a checkpoint" grep -qE -- '-> stopped/step-[0-9]+$' err
+train --set out=recomputed --set recompute=true -q
+check "recomputation changes nothing" same recomputed
+train --set out=bf16 --set compute=bf16 -q
+check "bf16 products train" [ $status = 0 ]
+cmp -s bf16/step-00000024/model.safetensors whole/step-00000024/model.safetensors
+check "and are something else" [ $? = 1 ]
+"$SPARKHAWK" convert -m whole/step-00000024 -o tuned.gguf --type q8_0
+train --set model=tuned.gguf --set out=tuned --set schedule=constant --set decay_steps=4 -q
+check "a GGUF file can be trained on" [ $status = 0 ]
+gives . run -m tuned/step-00000024 -p document -n 4
+
+# what is wrong is said
+train --set out=jump --set spike=0.02 --set rate=0.05 --set steps=400 -q
+check "a jump of the loss stops" [ $status = 1 ]
+check "and says where" one_line 'step [0-9]*: the loss jumped to .* from an average of .* document [0-9]'
+check "what was saved before stays" [ -s jump/step-00000018/train.json ]
+train --set out=nan --set rate=10 --set spike=0 --set clip=0 --set weight_decay=10 --set steps=2000 -q
+check "a loss that is not finite stops" [ $status = 1 ]
+check "and says where it was" one_line 'step [0-9]*: .* not finite'
+refuses 1 'there is no setting lenght' train train.json --set lenght=3
+refuses 1 'batch must be a whole number from 1' train train.json --set batch=0
+refuses 1 'schedule is "linear", must be one of cosine|constant' train train.json --set schedule=linear
+refuses 1 'recompute is neither true nor false' train train.json --set recompute=1
+refuses 1 'not KEY=VALUE' train train.json --set batch
+refuses 1 'no-data/train-00000.safetensors' train train.json --set out=other --set data=no-data
+refuses 1 'tensor\|family' train train.json --set out=other --set model="$(golden gemma3n)"
+refuses 1 'missing.json' train missing.json
+echo '{"model": "speaking"}' >short.json
+refuses 1 'short.json: data is missing' train short.json
+finish
