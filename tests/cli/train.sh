@@ -80,10 +80,10 @@ check "a GGUF file can be trained on" [ $status = 0 ]
 gives . run -m tuned/step-00000024 -p document -n 4
 
 # what is wrong is said
-train --set out=jump --set spike=0.02 --set rate=0.05 --set steps=400 -q
+train --set out=jump --set spike=0.002 --set rate=0.05 --set steps=400 -q
 check "a jump of the loss stops" [ $status = 1 ]
 check "and says where" one_line 'step [0-9]*: the loss jumped to .* from an average of .* document [0-9]'
-check "what was saved before stays" [ -s jump/step-00000018/train.json ]
+check "what was saved before stays" ls jump/step-*/train.json
 train --set out=nan --set rate=10 --set spike=0 --set clip=0 --set weight_decay=10 --set steps=2000 -q
 check "a loss that is not finite stops" [ $status = 1 ]
 check "and says where it was" one_line 'step [0-9]*: .* not finite'
