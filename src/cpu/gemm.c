@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#include "file/types.h"
-
 enum {
     K = 256, COLS = 512, ROWS = 768, /* of a block */
     MR = SHK_GEMM_ROWS, NR = SHK_GEMM_COLS,
@@ -15,24 +13,55 @@ _Static_assert(B_PACKED + A_PACKED <= SHK_CPU_SCRATCH, "both packed blocks lie i
 _Static_assert(COLS % NR == 0 && ROWS % MR == 0, "blocks are whole panels");
 
 /* Rounds to bf16, nearest even; a NaN stays one. */
-static float round_bf16(float x) { return shk_bf16_to_f32(shk_f32_to_bf16(x)); }
+static void round_bf16(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, sizeof u);
+        uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u;
+        u = (u & 0x7fffffff) > 0x7f800000 ? u | 0x400000 : rounded;
+        u &= 0xffff0000u;
+        memcpy(x + i, &u, sizeof u);
+    }
+}
+
+typedef float quad __attribute__((vector_size(16)));
+typedef struct __attribute__((packed, may_alias)) { quad v; } quad_memory;
+
+/* to[i * width + l] = from[l * line + i] for 4 x 4 of them */
+static inline void transpose_quads(float *to, size_t width, const float *from, size_t line) {
+    quad a = ((const quad_memory *)(const void *)from)->v, b = ((const quad_memory *)(const void *)(from + line))->v;
+    quad c = ((const quad_memory *)(const void *)(from + 2 * line))->v, d = ((const quad_memory *)(const void *)(from + 3 * line))->v;
+    quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(quad *)(void *)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
+    *(quad *)(void *)(to + width) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+    *(quad *)(void *)(to + 2 * width) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+    *(quad *)(void *)(to + 3 * width) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+}
 
 /* to [k, width] = the `lines` lines of the factor (rows of A or columns of B), zeros behind them. `line` and `deep` are the strides
  * from one to the next and along k. */
-static void pack(float *to, const float *from, size_t lines, size_t width, size_t k, size_t line, size_t deep, bool bf16) {
-    enum { STEP = 16 }; /* what is written at once stays in the first-level cache */
+static inline __attribute__((always_inline)) void pack(float *to, const float *from, size_t lines, size_t width, size_t k, size_t line,
+                                                       size_t deep, bool bf16) {
+    size_t i0 = 0;
     if (lines < width) memset(to, 0, k * width * sizeof *to);
-    if (line == 1) {
-        for (size_t i = 0; i < k; i++) memcpy(to + i * width, from + i * deep, lines * sizeof *to);
-    } else {
-        for (size_t i0 = 0; i0 < k; i0 += STEP) {
-            size_t end = k - i0 < STEP ? k : i0 + STEP;
-            for (size_t l = 0; l < lines; l++)
-                for (size_t i = i0; i < end; i++) to[i * width + l] = from[l * line + i * deep];
-        }
+    if (line == 1 && lines == width) {
+        for (; i0 < k; i0++) memcpy(to + i0 * width, from + i0 * deep, width * sizeof *to);
+    } else if (deep == 1 && lines == width) {
+        for (; i0 + 4 <= k; i0 += 4)
+            for (size_t l = 0; l < width; l += 4) transpose_quads(to + i0 * width + l, width, from + l * line + i0, line);
     }
-    if (bf16)
-        for (size_t i = 0; i < k * width; i++) to[i] = round_bf16(to[i]);
+    for (; i0 < k; i0++)
+        for (size_t l = 0; l < lines; l++) to[i0 * width + l] = from[l * line + i0 * deep];
+    if (bf16) round_bf16(to, k * width);
+}
+
+static void pack_a(float *to, const float *from, size_t lines, size_t k, size_t line, size_t deep, bool bf16) {
+    pack(to, from, lines, MR, k, line, deep, bf16);
+}
+
+static void pack_b(float *to, const float *from, size_t lines, size_t k, size_t line, size_t deep, bool bf16) {
+    pack(to, from, lines, NR, k, line, deep, bf16);
 }
 
 /* Rows [i0, i1), columns [j0, j1) of C; at most COLS columns. */
@@ -41,11 +70,11 @@ static void block(const shk_cpu *cpu, float *scratch, const shk_product *p, size
     for (size_t k0 = 0; k0 < p->k || k0 == 0; k0 += K) {
         size_t k = p->k - k0 < K ? p->k - k0 : K;
         for (size_t j = j0; j < j1; j += NR)
-            pack(b + (j - j0) * k, p->b.p + k0 * p->b.row + j * p->b.col, j1 - j < NR ? j1 - j : NR, NR, k, p->b.col, p->b.row,
-                 cpu->bf16);
+            pack_b(b + (j - j0) * k, p->b.p + k0 * p->b.row + j * p->b.col, j1 - j < NR ? j1 - j : NR, k, p->b.col, p->b.row,
+                   cpu->bf16);
         for (size_t i = i0; i < i1; i += MR) {
             size_t rows = i1 - i < MR ? i1 - i : MR;
-            pack(a, p->a.p + i * p->a.row + k0 * p->a.col, rows, MR, k, p->a.row, p->a.col, cpu->bf16);
+            pack_a(a, p->a.p + i * p->a.row + k0 * p->a.col, rows, k, p->a.row, p->a.col, cpu->bf16);
             for (size_t j = j0; j < j1; j += NR)
                 cpu->k.gemm_tile(p->c + i * p->ldc + j, p->ldc, a, b + (j - j0) * k, k, rows, j1 - j < NR ? j1 - j : NR,
                                  p->add || k0 > 0);

@@ -38,7 +38,7 @@ loss() { sed -nE "s/.*\"step\":$1,.*\"loss\":([0-9.]+).*/\1/p" whole/metrics.jso
 check "the loss falls" awk "BEGIN { exit !($(loss 24) < $(loss 2) - 0.3) }"
 check "there is a picture" grep -q '</svg>' whole/loss.svg
 check "and a page with it" grep -q '</svg>' whole/index.html
-if command -v xmllint >/dev/null; then check "the picture is XML" xmllint --noout whole/loss.svg; else skip "the picture is XML: no xmllint"; fi
+check "which is XML" python3 -c 'import xml.dom.minidom as x; x.parse("whole/loss.svg")'
 gives . run -m whole/step-00000024 -p document -n 8
 gives '^parameters' info whole/step-00000024
 

@@ -251,7 +251,8 @@ static void test_cross_entropy(double cap, double z_weight) {
         for (size_t j = 0; j < V; j++) {
             double p = exp(z[j] - l), slope = cap > 0 ? 1 - z[j] * z[j] / (cap * cap) : 1;
             double want = counts ? 0.25 * slope * (p * (1 + 2 * (double)(float)z_weight * l) - ((int32_t)j == targets[i])) : 0;
-            near(have[i * V + j], want, (p * 80 + ((int32_t)j == targets[i])) * 16 * EPS); /* p: an exponent of up to 40 is rounded */
+            /* p: an exponent of up to 40 is rounded */
+            near(have[i * V + j], want, (p * 80 + ((int32_t)j == targets[i])) * 16 * EPS);
         }
     }
     n_in = 0;
