@@ -18,7 +18,7 @@ SHK_API shk_status shk_gradients(const char *model, const int32_t *tokens, size_
 
 typedef struct shk_shards_options {
     uint64_t shard_tokens; /* a shard is closed when it has this many; 0: 2^26 */
-    uint64_t held_out;     /* one document in so many is held out, chosen by its number; 0: none */
+    uint64_t held_out;     /* N: of each file the documents N-1, 2N-1... are held out, or its last if it has fewer; 0: none */
     int threads;           /* 0: one for each CPU */
 } shk_shards_options;
 
@@ -48,8 +48,8 @@ typedef struct shk_train_progress {
 
 /* Trains as the JSON file `config` says (docs/TRAINING.md lists the keys), with settings "key=value" put over it. If the output
  * directory holds a checkpoint, training goes on from there, to the bit as if it had never stopped. on_step (may be NULL) is called
- * after each step; a non-zero return saves a checkpoint, of which it is told in a last call, and ends this one with SHK_OK. A loss that is not finite or that jumps is
- * SHK_E_NUMERIC, with a message that says where; nothing is saved then. */
+ * after each step; a non-zero return saves a checkpoint, of which it is told in a last call, and ends this one with SHK_OK. A loss
+ * that is not finite or that jumps is SHK_E_NUMERIC, with a message that says where; nothing is saved then. */
 SHK_API shk_status shk_train(const char *config, const char *const *settings, size_t n_settings,
                              int (*on_step)(void *user, const shk_train_progress *p), void *user, shk_error *err);
 

@@ -20,7 +20,8 @@ static const option tokenize_options[] = {
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL, "print one JSON object: tokens and text" },
     { "shards", 0, OPT_PATH, AT(shards), 0, 0, "DIR", "the operands are text files: turn them into token shards for training" },
     { "shard-tokens", 0, OPT_INT, AT(shard_tokens), 1, 1 << 30, "N", "close a shard when it has this many" },
-    { "held-out", 0, OPT_INT, AT(held_out), 0, INT32_MAX, "N", "keep one document in N out of training; 0: none" },
+    { "held-out", 0, OPT_INT, AT(held_out), 0, INT32_MAX, "N",
+      "keep every Nth document of a file, or its last, out of training; 0: none" },
     { "threads", 't', OPT_INT, AT(model.threads), 0, 1024, "N", "threads that make shards; 0: one for each CPU" },
     { 0 }
 };

@@ -25,24 +25,25 @@ static void round_bf16(float *x, size_t n) {
 }
 
 typedef float quad __attribute__((vector_size(16)));
-typedef struct __attribute__((packed, may_alias)) { quad v; } quad_memory;
+typedef struct __attribute__((packed, may_alias)) { quad v; } quad_memory; /* at any address */
+static inline quad load_quad(const void *p) { return ((const quad_memory *)p)->v; }
+static inline void store_quad(void *p, quad v) { ((quad_memory *)p)->v = v; }
 
 /* to[i * width + l] = from[l * line + i] for 4 x 4 of them */
 static inline void transpose_quads(float *to, size_t width, const float *from, size_t line) {
-    quad a = ((const quad_memory *)(const void *)from)->v, b = ((const quad_memory *)(const void *)(from + line))->v;
-    quad c = ((const quad_memory *)(const void *)(from + 2 * line))->v, d = ((const quad_memory *)(const void *)(from + 3 * line))->v;
+    quad a = load_quad(from), b = load_quad(from + line), c = load_quad(from + 2 * line), d = load_quad(from + 3 * line);
     quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
     quad ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    *(quad *)(void *)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
-    *(quad *)(void *)(to + width) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-    *(quad *)(void *)(to + 2 * width) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
-    *(quad *)(void *)(to + 3 * width) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+    store_quad(to, __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5));
+    store_quad(to + width, __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7));
+    store_quad(to + 2 * width, __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5));
+    store_quad(to + 3 * width, __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7));
 }
 
 /* to [k, width] = the `lines` lines of the factor (rows of A or columns of B), zeros behind them. `line` and `deep` are the strides
  * from one to the next and along k. */
-static inline __attribute__((always_inline)) void pack(float *to, const float *from, size_t lines, size_t width, size_t k, size_t line,
-                                                       size_t deep, bool bf16) {
+__attribute__((always_inline)) static inline void pack(float *to, const float *from, size_t lines, size_t width, size_t k,
+                                                       size_t line, size_t deep, bool bf16) {
     size_t i0 = 0;
     if (lines < width) memset(to, 0, k * width * sizeof *to);
     if (line == 1 && lines == width) {

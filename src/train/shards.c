@@ -1,9 +1,9 @@
 /* shk_shards_write: text files to token shards. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <errno.h>
 #include <unistd.h>
 
 #include "cpu/detect.h"
@@ -28,7 +28,7 @@ typedef struct stream {
 typedef struct text {
     const char *data;
     size_t n;
-    uint64_t number;
+    bool held_out;
     int32_t *ids;
     size_t n_ids;
     shk_status st;
@@ -43,7 +43,7 @@ typedef struct job {
     stream train, held_out;
     text group[GROUP];
     size_t n_group;
-    uint64_t documents; /* so far */
+    const char *file;
     shk_pool *pool;
     shk_error *err;
 } job;
@@ -55,16 +55,29 @@ static shk_status fill(void *user, const shk_tensor *t, shk_writer *w, shk_error
     return SHK_OK;
 }
 
+static void name_shard(const job *j, const stream *s, size_t i, char *path, size_t size) {
+    snprintf(path, size, "%s/%s-%05zu.safetensors", j->dir, s->name, i);
+}
+
+static void remove_shards(const job *j, const stream *s) {
+    char path[4096];
+    for (size_t i = 0; i < s->shard; i++) {
+        name_shard(j, s, i, path, sizeof path);
+        unlink(path);
+    }
+}
+
 static shk_status flush(const job *j, stream *s) {
     char path[4096];
     if (!s->documents.n) return SHK_OK;
-    snprintf(path, sizeof path, "%s/%s-%05zu.safetensors", j->dir, s->name, s->shard++);
+    name_shard(j, s, s->shard, path, sizeof path);
     shk_tensor items[2] = {
         { .name = "tokens", .type = j->token_bytes == 2 ? SHK_I16 : SHK_I32, .n_dims = 1,
           .shape = { s->tokens.n / j->token_bytes } },
         { .name = "documents", .type = SHK_I64, .n_dims = 1, .shape = { s->documents.n / sizeof(int64_t) } },
     };
     shk_status st = shk_safetensors_write(path, items, 2, fill, s, j->err);
+    s->shard += !st;
     s->tokens.n = s->documents.n = 0;
     return st;
 }
@@ -75,8 +88,7 @@ static bool put_token(const job *j, stream *s, int32_t id) {
 }
 
 static shk_status put_document(job *j, const text *d) {
-    bool held_out = j->o.held_out && (d->number * 0x9e3779b97f4a7c15u >> 32) % j->o.held_out == 0;
-    stream *s = held_out ? &j->held_out : &j->train;
+    stream *s = d->held_out ? &j->held_out : &j->train;
     int64_t begin = (int64_t)(s->tokens.n / j->token_bytes);
     bool ok = shk_buffer_append(&s->documents, &begin, sizeof begin);
     for (size_t i = 0; ok && i < d->n_ids; i++) ok = put_token(j, s, d->ids[i]);
@@ -101,7 +113,7 @@ static shk_status end_group(job *j) {
     shk_pool_run(j->pool, tokenize_range, j, j->n_group, 1);
     for (size_t i = 0; i < j->n_group; i++) {
         text *d = &j->group[i];
-        if (!st) st = d->st ? shk_fail(j->err, d->st, "document %llu: %s", (unsigned long long)d->number, d->err.message)
+        if (!st) st = d->st ? shk_fail(j->err, d->st, "%s: %s", j->file, d->err.message)
                             : put_document(j, d);
         free(d->ids);
     }
@@ -109,33 +121,51 @@ static shk_status end_group(job *j) {
     return st;
 }
 
-static shk_status add_document(job *j, const char *data, size_t n) {
-    while (n && (data[n - 1] == '\n' || data[n - 1] == '\r')) n--;
-    if (!n) return SHK_OK;
-    j->group[j->n_group++] = (text){ .data = data, .n = n, .number = j->documents++ };
-    return j->n_group == GROUP ? end_group(j) : SHK_OK;
+/* The next document of a file: up to a line that is the separator, without the newlines at its end; one of no bytes is none. *at
+ * moves on. */
+static bool next_document(const char **at, const char *end, text *d) {
+    size_t length = sizeof separator - 1;
+    for (const char *begin = *at, *line = begin; begin < end; line = begin) {
+        const char *stop = end, *next = end;
+        while (line < end) {
+            const char *newline = memchr(line, '\n', (size_t)(end - line));
+            size_t n = (size_t)((newline ? newline : end) - line);
+            next = newline ? newline + 1 : end;
+            if (n && line[n - 1] == '\r') n--;
+            if (n == length && memcmp(line, separator, n) == 0) {
+                stop = line;
+                break;
+            }
+            line = next;
+        }
+        *at = next;
+        while (stop > begin && (stop[-1] == '\n' || stop[-1] == '\r')) stop--;
+        if (stop > begin) {
+            *d = (text){ .data = begin, .n = (size_t)(stop - begin) };
+            return true;
+        }
+        begin = next;
+    }
+    return false;
 }
 
-/* The documents of a file: lines that are the separator end one. */
 static shk_status add_file(job *j, const shk_map *map, uint64_t done, uint64_t of, int (*on_progress)(void *, uint64_t, uint64_t),
                            void *user) {
-    const char *at = (const char *)map->data, *end = at + map->size, *begin = at;
-    size_t length = sizeof separator - 1;
-    shk_status st = SHK_OK;
-    while (!st && at < end) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at)), *next = newline ? newline + 1 : end;
-        size_t n = (size_t)((newline ? newline : end) - at);
-        if (n && at[n - 1] == '\r') n--;
-        if (n == length && memcmp(at, separator, n) == 0) {
-            st = add_document(j, begin, (size_t)(at - begin));
-            begin = next;
-            if (!st && !j->n_group && on_progress && on_progress(user, done + (uint64_t)(at - (const char *)map->data), of))
-                st = shk_fail(j->err, SHK_E_ARGUMENT, "stopped");
-        }
-        at = next;
+    const char *begin = (const char *)map->data, *at = begin, *end = at + map->size;
+    uint64_t count = 0, every = j->o.held_out;
+    text d;
+    while (next_document(&at, end, &d)) count++;
+    at = begin;
+    for (uint64_t i = 0; i < count; i++) {
+        next_document(&at, end, &d);
+        d.held_out = every && (i % every == every - 1 || (count < every && i == count - 1));
+        j->group[j->n_group++] = d;
+        if (j->n_group < GROUP && i + 1 < count) continue; /* the last ones before the file is unmapped */
+        shk_status st = end_group(j);
+        if (st) return st;
+        if (on_progress && on_progress(user, done + (uint64_t)(at - begin), of)) return shk_fail(j->err, SHK_E_ARGUMENT, "stopped");
     }
-    if (!st) st = add_document(j, begin, (size_t)(end - begin));
-    return st ? st : end_group(j); /* before the file is unmapped */
+    return SHK_OK;
 }
 
 static shk_status begin(job *j, shk_error *err) {
@@ -144,7 +174,7 @@ static shk_status begin(job *j, shk_error *err) {
     if (!j->o.shard_tokens) j->o.shard_tokens = 1 << 26;
     if (mkdir(j->dir, 0777) != 0 && errno != EEXIST) return shk_fail_errno(err, "%s", j->dir);
     for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s-00000.safetensors", j->dir, i ? j->held_out.name : j->train.name);
+        name_shard(j, i ? &j->held_out : &j->train, 0, path, sizeof path);
         if (access(path, F_OK) == 0) return shk_fail(err, SHK_E_ARGUMENT, "%s: there are shards already", path);
     }
     return shk_pool_new(&j->pool, j->o.threads > 0 ? j->o.threads : shk_cpu_count(), err);
@@ -171,13 +201,16 @@ shk_status shk_shards_write(const shk_tokenizer *t, const char *const *files, si
     for (size_t i = 0; !st && i < n; i++) {
         shk_map map;
         if ((st = shk_map_open(&map, files[i], err))) break;
+        j->file = files[i];
         st = add_file(j, &map, done, of, on_progress, user);
         done += map.size;
         shk_map_close(&map);
     }
+    if (!st && !counts->documents)
+        st = shk_fail(err, SHK_E_ARGUMENT, "%s: the files hold no document to train on, or none that is not held out", dir);
     if (!st) st = flush(j, &j->train);
     if (!st) st = flush(j, &j->held_out);
-    if (!st && !counts->documents) st = shk_fail(err, SHK_E_ARGUMENT, "%s: the files hold no document to train on", dir);
+    if (st) remove_shards(j, &j->train), remove_shards(j, &j->held_out);
     shk_buffer_free(&j->train.tokens), shk_buffer_free(&j->train.documents);
     shk_buffer_free(&j->held_out.tokens), shk_buffer_free(&j->held_out.documents);
     shk_pool_free(j->pool);

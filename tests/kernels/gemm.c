@@ -6,7 +6,8 @@ enum { ROWS = SHK_GEMM_ROWS, COLS = SHK_GEMM_COLS };
 
 static void check(const shk_kernels *k, size_t depth, size_t rows, size_t cols, int add) {
     size_t ldc = COLS + 3, n = (rows - 1) * ldc + cols;
-    float *a = fill(floats(0, depth * ROWS + 16), depth * ROWS, -2, 2), *b = fill(floats(1, depth * COLS + 16), depth * COLS, -2, 2);
+    float *a = fill(floats(0, depth * ROWS + 16), depth * ROWS, -2, 2);
+    float *b = fill(floats(1, depth * COLS + 16), depth * COLS, -2, 2);
     a = memmove((float *)(((uintptr_t)a + 63) & ~(uintptr_t)63), a, depth * ROWS * sizeof *a);
     b = memmove((float *)(((uintptr_t)b + 63) & ~(uintptr_t)63), b, depth * COLS * sizeof *b);
     float *c = fill(floats(2, n), n, -2, 2), *before = memcpy(floats(3, n), c, n * sizeof *c);
@@ -25,7 +26,8 @@ static void check(const shk_kernels *k, size_t depth, size_t rows, size_t cols, 
         }
         far += !(fabs((double)c[i] - old - sum) <= u * ((double)depth * magnitude + fabs(old) + magnitude) + least);
     }
-    CHECK(!far && marks_intact(), "%s gemm_tile %zu x %zu x %zu, add %d: %zu beyond the bound", k->tier, rows, cols, depth, add, far);
+    CHECK(!far && marks_intact(), "%s gemm_tile %zu x %zu x %zu, add %d: %zu beyond the bound", k->tier, rows, cols, depth, add,
+          far);
 }
 
 static void test(const shk_kernels *k, const struct tier *t) {

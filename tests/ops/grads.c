@@ -1,5 +1,5 @@
-/* Every training op of a device: its gradient against differences of its forward twin, along random directions; the ops that have no
- * twin against their formulas in double. */
+/* Every training op of a device: its gradient against differences of its forward twin, along random directions; the ops that have
+ * no twin against their formulas in double. */
 #include <math.h>
 
 #include "ops.h"
@@ -85,8 +85,8 @@ static void against_differences(const char *op, size_t k, void (*forward)(void),
         if (!crossed || tries == 1000) break;
     }
     slack = fabs(slope[0] - slope[1]) + 4 * noise / h + 1e-5 * sqrt(size);
-    CHECK(fabs((4 * slope[1] - slope[0]) / 3 - dot) <= slack && slack < 0.1 * sqrt(size), "%s, input %zu: slope %g, gradient %g, slack %g",
-          op, k, slope[1], dot, slack);
+    CHECK(fabs((4 * slope[1] - slope[0]) / 3 - dot) <= slack && slack < 0.1 * sqrt(size),
+          "%s, input %zu: slope %g, gradient %g, slack %g", op, k, slope[1], dot, slack);
 }
 
 /* Gradients of parameters are added to: those from input `first_added` on start at 1. */
