@@ -227,7 +227,7 @@ typedef struct shk_train_ops {
     void (*add)(void *dev, shk_act *y, const shk_act *x, size_t n);
     void (*scale)(void *dev, shk_act *x, size_t n, float s);
     void (*gelu_mul)(void *dev, shk_act *y, const shk_act *g, const shk_act *u, size_t n);
-    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r.    dx may be dy */
+    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r */
     void (*rmsnorm_grad)(void *dev, shk_act *dx, float *dw, const shk_act *dy, const shk_act *x, const float *w, size_t rows,
                          size_t n, float eps);
     /* dg = dy u gelu'(g),  du = dy gelu(g)                      [n]; du may be dy */

@@ -116,6 +116,19 @@ typedef void shk_softplus_grad_fn(float *y, const float *dy, const float *x, siz
 typedef void shk_rglru_grad_step_fn(float *dx, float *dia, float *dra, double *dsl, float *carry, const float *dy, const float *h,
                                     const float *x, const float *ia, const float *ra, const float *sl, size_t w);
 
+/* y = max(x - theta, 0), or x where theta is -inf; returns how many x are above theta. A NaN stays one and does not count. */
+typedef size_t shk_subtract_fn(float *y, const float *x, float theta, size_t n);
+
+/* dx = r (w dy - x r^2 mean(w dy x)) with r = rsqrt(mean(x^2) + eps), which is returned. Sums are made in double. */
+typedef float shk_rmsnorm_grad_fn(float *dx, const float *dy, const float *x, const float *w, size_t n, float eps);
+
+/* p = p (dp - dot) (1 - (s / cap)^2): from weights to the gradient of scores s; inverse_cap 0: no cap */
+typedef void shk_softmax_grad_fn(float *p, const float *dp, float dot, const float *s, float inverse_cap, size_t n);
+
+/* One step of AdamW (ops.h). */
+struct shk_adamw;
+typedef void shk_adamw_fn(float *w, float *m, float *v, const float *g, size_t n, const struct shk_adamw *a);
+
 /* For measuring the machine, not a model. probe_fma: `rounds` of independent fused multiply-adds in registers, returns how many
  * floating-point operations that was. probe_read: reads n bytes once, in order. *sink keeps a compiler from leaving it out;
  * below 1 on entry it keeps probe_fma's numbers finite. */
@@ -152,6 +165,10 @@ typedef struct shk_kernels {
     shk_exp_fn *exp;
     shk_softplus_grad_fn *softplus_grad;
     shk_rglru_grad_step_fn *rglru_grad_step;
+    shk_subtract_fn *subtract;
+    shk_rmsnorm_grad_fn *rmsnorm_grad;
+    shk_softmax_grad_fn *softmax_grad;
+    shk_adamw_fn *adamw;
     shk_probe_fma_fn *probe_fma;
     shk_probe_read_fn *probe_read;
 } shk_kernels;

@@ -156,13 +156,10 @@ static void backward(const tile *x) {
     spread(x, g->dv, a->rank ? soft2 : p, g->dy, 0, D);
     for (size_t t = x->t0; t < x->t1; t++) {
         const float *dy = g->dy + q_at(x, t), *y = g->y + q_at(x, t);
-        const float *s = scores_of(x, SCORES) + (t - x->t0) * x->n;
-        float *ds = p + (t - x->t0) * x->n, *d = dw + (t - x->t0) * x->n, dot = 0, inverse = a->softcap > 0 ? 1 / a->softcap : 0;
-        for (size_t j = 0; j < D; j++) dot += dy[j] * y[j];
-        for (size_t j = 0; j < x->n; j++) {
-            float capped = s[j] * inverse;
-            ds[j] *= (d[j] - dot) * (1 - capped * capped);
-        }
+        size_t row = (t - x->t0) * x->n;
+        float dot;
+        g->cpu->k.dot_rows[SHK_F32](&dot, dy, 0, NULL, 1, y, D);
+        g->cpu->k.softmax_grad(p + row, dw + row, dot, scores_of(x, SCORES) + row, a->softcap > 0 ? 1 / a->softcap : 0, x->n);
     }
     mix(x, g->dq, p, g->k, 0, r);
     spread(x, g->dk, p, g->q, 0, r);

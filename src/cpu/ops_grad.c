@@ -65,39 +65,20 @@ static void embed_grad(void *dev, float *dE, const float *dx, const int32_t *tok
     shk_pool_run(cpu->pool, embed_grad_range, &args, d, SHK_CPU_COLUMNS);
 }
 
-static float rms_scale(const float *x, size_t n, float eps) {
-    double sum = 0;
-    for (size_t j = 0; j < n; j++) sum += (double)x[j] * (double)x[j];
-    return (float)(1 / sqrt(sum / (double)n + (double)eps));
-}
+enum { NORM_ROWS = 256 };
 
-/* The rows first: dw's part of a block of them needs their dy, which dx may replace. */
 static void rmsnorm_dx_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const rows_args *a = ctx;
-    for (size_t i = begin; i < end; i++) {
-        const float *x = a->x + i * a->n, *dy = a->dy + i * a->n;
-        float *dx = a->y + i * a->n, r = rms_scale(x, a->n, a->eps);
-        double dot = 0;
-        for (size_t j = 0; j < a->n; j++) dot += (double)(a->w[j] * dy[j]) * (double)x[j];
-        float mean = (float)(dot / (double)a->n) * r * r;
-        for (size_t j = 0; j < a->n; j++) dx[j] = r * (a->w[j] * dy[j] - x[j] * mean);
-    }
+    for (size_t i = begin; i < end; i++)
+        a->ds[i] = a->cpu->k.rmsnorm_grad(a->y + i * a->n, a->dy + i * a->n, a->x + i * a->n, a->w, a->n, a->eps);
 }
-
-enum { NORM_ROWS = 256 };
 
 static void rmsnorm_dw_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const rows_args *a = ctx;
     for (size_t i = 0; i < a->rows; i++)
-        for (size_t j = begin; j < end; j++) a->dw[j] += a->dy[i * a->n + j] * a->x[i * a->n + j] * a->s[i];
-}
-
-static void rms_scale_range(void *ctx, int thread, size_t begin, size_t end) {
-    (void)thread;
-    const rows_args *a = ctx;
-    for (size_t i = begin; i < end; i++) a->ds[i] = rms_scale(a->x + i * a->n, a->n, a->eps);
+        for (size_t j = begin; j < end; j++) a->dw[j] += a->dy[i * a->n + j] * a->x[i * a->n + j] * a->ds[i];
 }
 
 static void rmsnorm_grad(void *dev, float *dx, float *dw, const float *dy, const float *x, const float *w, size_t rows, size_t n,
@@ -106,10 +87,9 @@ static void rmsnorm_grad(void *dev, float *dx, float *dw, const float *dy, const
     float scales[NORM_ROWS];
     for (size_t i = 0; i < rows; i += NORM_ROWS) {
         rows_args args = { .cpu = cpu, .y = dx + i * n, .dw = dw, .dy = dy + i * n, .x = x + i * n, .w = w, .n = n, .eps = eps,
-                           .rows = rows - i < NORM_ROWS ? rows - i : NORM_ROWS, .s = scales, .ds = scales };
-        shk_pool_run(cpu->pool, rms_scale_range, &args, args.rows, GRAIN / n + 1);
-        if (dw) shk_pool_run(cpu->pool, rmsnorm_dw_range, &args, n, SHK_CPU_COLUMNS);
+                           .rows = rows - i < NORM_ROWS ? rows - i : NORM_ROWS, .ds = scales };
         shk_pool_run(cpu->pool, rmsnorm_dx_range, &args, args.rows, GRAIN / n + 1);
+        if (dw) shk_pool_run(cpu->pool, rmsnorm_dw_range, &args, n, SHK_CPU_COLUMNS);
     }
 }
 
@@ -151,17 +131,6 @@ static void gelu_mul_grad(void *dev, float *dg, float *du, const float *dy, cons
     shk_pool_run(cpu->pool, gelu_mul_grad_range, &args, n, GRAIN);
 }
 
-/* y = max(s - theta, 0); a NaN stays one. Returns how many are above. */
-static float subtract(float *y, const float *s, float theta, size_t n) {
-    bool all = theta == -INFINITY;
-    float active = 0;
-    for (size_t j = 0; j < n; j++) {
-        y[j] = all ? s[j] : s[j] <= theta ? 0 : s[j] - theta;
-        active += all || s[j] > theta;
-    }
-    return active;
-}
-
 static void topk_gelu_mul_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const rows_args *a = ctx;
@@ -172,7 +141,7 @@ static void topk_gelu_mul_range(void *ctx, int thread, size_t begin, size_t end)
         float *y = a->y + i * n;
         if (!all) a->cpu->k.moments(a->s + i * n, n, a->how->ddof, &mean, &std);
         float theta = all ? -INFINITY : (float)(mean + std * q);
-        a->th[i] = (shk_threshold){ (float)mean, (float)std, theta, subtract(y, a->s + i * n, theta, n) };
+        a->th[i] = (shk_threshold){ (float)mean, (float)std, theta, (float)a->cpu->k.subtract(y, a->s + i * n, theta, n) };
         a->cpu->k.gelu_mul(y, y, a->u + i * n, n);
     }
 }
@@ -193,7 +162,7 @@ static void topk_gelu_mul_grad_range(void *ctx, int thread, size_t begin, size_t
         const shk_threshold *th = &a->found[i];
         const float *s = a->s + i * n;
         float *ds = a->ds + i * n;
-        subtract(ds, s, th->theta, n);
+        a->cpu->k.subtract(ds, s, th->theta, n);
         a->cpu->k.gelu_mul_grad(ds, a->du + i * n, a->dy + i * n, ds, a->u + i * n, n);
         if (th->theta == -INFINITY) continue;
         double sum = 0; /* what theta gets: less the sum over the active */
@@ -273,6 +242,7 @@ static void cross_entropy(void *dev, float *loss, float *z, const int32_t *targe
 /* ---- the step ---- */
 
 typedef struct step_args {
+    const shk_cpu *cpu;
     float *w, *m, *v;
     const float *g;
     double *sums;
@@ -308,17 +278,12 @@ static double sum_squares(void *dev, const float *x, size_t n) {
 static void adamw_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const step_args *s = ctx;
-    const shk_adamw a = *s->a;
-    for (size_t i = begin; i < end; i++) {
-        float g = a.scale * s->g[i], m = a.beta1 * s->m[i] + (1 - a.beta1) * g, v = a.beta2 * s->v[i] + (1 - a.beta2) * g * g;
-        s->m[i] = m, s->v[i] = v;
-        s->w[i] -= a.rate * (m / a.correct1 / (sqrtf(v / a.correct2) + a.eps) + a.decay * s->w[i]);
-    }
+    s->cpu->k.adamw(s->w + begin, s->m + begin, s->v + begin, s->g + begin, end - begin, s->a);
 }
 
 static void adamw(void *dev, float *w, float *m, float *v, const float *g, size_t n, const shk_adamw *a) {
     shk_cpu *cpu = dev;
-    step_args args = { .w = w, .m = m, .v = v, .g = g, .a = a };
+    step_args args = { .cpu = cpu, .w = w, .m = m, .v = v, .g = g, .a = a };
     shk_pool_run(cpu->pool, adamw_range, &args, n, GRAIN);
 }
 

@@ -22,7 +22,8 @@
     X(exp_sum, exp_sum, tier) X(fold, fold, tier) X(mix_f32, mix_f32, tier)                                         \
     X(select, select, tier) X(rope, rope, tier) X(conv1d_step, conv1d_step, tier) X(rglru_step, rglru_step, tier) \
     X(gemm_tile, gemm_tile, tier) X(gelu_mul_grad, gelu_mul_grad, tier) X(exp, exp, tier)                          \
-    X(softplus_grad, softplus_grad, tier) X(rglru_grad_step, rglru_grad_step, tier)                                \
+    X(softplus_grad, softplus_grad, tier) X(rglru_grad_step, rglru_grad_step, tier) X(subtract, subtract, tier)     \
+    X(rmsnorm_grad, rmsnorm_grad, tier) X(softmax_grad, softmax_grad, tier) X(adamw, adamw, tier)                  \
     X(probe_fma, probe_fma, tier) X(probe_read, probe_read, tier)
 
 #define SHK_DECLARE_ROW(T, type, tier)                                                                             \

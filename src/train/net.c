@@ -214,8 +214,8 @@ static const shk_act *output_grad(shk_net *n, const shk_act *y, const float *nor
 
 /* dx += the gradient of the stream before a slot, from s.dn, that of its normalised input */
 static void input_grad(shk_net *n, const shk_act *x, const float *norm, const float *dnorm) {
-    n->t->rmsnorm_grad(n->dev, n->s.dn, shk_grad(dnorm), n->s.dn, x, norm, n->N, n->c->hidden, (float)n->c->eps);
-    n->t->add(n->dev, n->s.dx, n->s.dn, n->N * n->c->hidden);
+    n->t->rmsnorm_grad(n->dev, n->s.dy, shk_grad(dnorm), n->s.dn, x, norm, n->N, n->c->hidden, (float)n->c->eps);
+    n->t->add(n->dev, n->s.dx, n->s.dy, n->N * n->c->hidden);
 }
 
 static void layer_grad(shk_net *n, uint32_t l) {
@@ -233,7 +233,7 @@ static void layer_grad(shk_net *n, uint32_t l) {
 
 /* ---- the whole ---- */
 
-/* Losses of all rows, and the gradient of the last norm's output in s.dx: logits exist for some rows at a time. */
+/* Losses of all rows, and the gradient of the last norm's output in s.dn: logits exist for some rows at a time. */
 static void head(shk_net *n, bool train, float z_weight, float scale) {
     const shk_config *c = n->c;
     size_t d = c->hidden;
@@ -245,14 +245,14 @@ static void head(shk_net *n, bool train, float z_weight, float scale) {
         n->t->cross_entropy(n->dev, n->s.loss + i, n->s.logits, n->batch.targets + i, rows, c->vocab, (float)c->final_softcap,
                             z_weight, scale);
         if (!train) continue;
-        n->t->linear_grad_x(n->dev, shk_act_at(n, n->s.dx, i * d), d, n->s.logits, &n->W.output, rows, false);
+        n->t->linear_grad_x(n->dev, shk_act_at(n, n->s.dn, i * d), d, n->s.logits, &n->W.output, rows, false);
         n->t->linear_grad_w(n->dev, shk_grad(n->G.output.data), NULL, n->s.logits, x, d, c->vocab, d, rows);
     }
 }
 
 static void backward(shk_net *n) {
     const shk_config *c = n->c;
-    n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(n->G.final_norm), n->s.dx, stream(n, c->n_layers), n->W.final_norm, n->N,
+    n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(n->G.final_norm), n->s.dn, stream(n, c->n_layers), n->W.final_norm, n->N,
                        c->hidden, (float)c->eps);
     for (uint32_t l = c->n_layers; l-- > 0;) {
         if (n->options.recompute && l + 1 < c->n_layers) layer(n, l);

@@ -30,11 +30,14 @@ static void project(shk_net *n, shk_act *x, shk_act *raw, const shk_act *in, con
     if (norm) n->t->rmsnorm(n->dev, x, raw, norm, n->N * (W->rows / n->c->head_dim), n->c->head_dim, (float)n->c->eps);
 }
 
-/* din (+)= and dW +=, from dx; dx is overwritten */
-static void project_grad(shk_net *n, shk_act *din, bool add, shk_act *dx, const shk_act *raw, const shk_act *in, const shk_mat *W,
-                         const shk_mat *dW, const float *norm, const float *dnorm) {
+/* din (+)= and dW +=, from dx; s.dout is overwritten where there is a norm */
+static void project_grad(shk_net *n, shk_act *din, bool add, const shk_act *dx, const shk_act *raw, const shk_act *in,
+                         const shk_mat *W, const shk_mat *dW, const float *norm, const float *dnorm) {
     size_t d = n->c->hidden, D = n->c->head_dim;
-    if (norm) n->t->rmsnorm_grad(n->dev, dx, shk_grad(dnorm), dx, raw, norm, n->N * (W->rows / D), D, (float)n->c->eps);
+    if (norm) {
+        n->t->rmsnorm_grad(n->dev, n->s.dout, shk_grad(dnorm), dx, raw, norm, n->N * (W->rows / D), D, (float)n->c->eps);
+        dx = n->s.dout;
+    }
     n->t->linear_grad_x(n->dev, din, d, dx, W, n->N, add);
     n->t->linear_grad_w(n->dev, shk_grad(dW->data), NULL, dx, in, d, W->rows, d, n->N);
 }

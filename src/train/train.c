@@ -1,9 +1,12 @@
 /* shk_train: the loop. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "sparkhawk_train.h"
@@ -18,6 +21,7 @@ typedef struct trainer {
     void *moments;
     size_t moment_bytes;
     shk_record record;
+    int lock;                 /* of the output directory; -1: none */
     char *from;               /* the checkpoint or model that was loaded */
     const char *tokenizer;    /* goes into checkpoints */
     bool resumed;
@@ -50,11 +54,21 @@ static shk_status open_net(trainer *t, shk_error *err) {
     return t->resumed ? shk_checkpoint_read(t->net, &t->state, t->from, err) : SHK_OK;
 }
 
+/* Makes the output directory this run's alone: two would mix their checkpoints. The lock ends with the process. */
+static shk_status claim(trainer *t, shk_error *err) {
+    const char *out = t->set.out;
+    if (mkdir(out, 0777) != 0 && errno != EEXIST) return shk_fail_errno(err, "%s", out);
+    t->lock = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock < 0) return shk_fail_errno(err, "%s", out);
+    if (flock(t->lock, LOCK_EX | LOCK_NB) != 0) return shk_fail(err, SHK_E_ARGUMENT, "%s: another run writes there", out);
+    return SHK_OK;
+}
+
 static shk_status begin(trainer *t, const char *config, const char *const *settings, size_t n_settings, shk_error *err) {
     shk_status st = shk_settings_read(&t->set, config, settings, n_settings, err);
     if (st) return st;
-    if (mkdir(t->set.out, 0777) != 0 && errno != EEXIST) return shk_fail_errno(err, "%s", t->set.out);
-    st = shk_data_open(&t->train, t->set.data, "train", (size_t)t->set.length, err);
+    st = claim(t, err);
+    if (!st) st = shk_data_open(&t->train, t->set.data, "train", (size_t)t->set.length, err);
     if (!st && t->set.eval_every > 0) st = shk_data_open(&t->held_out, t->set.data, "held-out", (size_t)t->set.length, err);
     if (!st) st = open_net(t, err);
     if (!st) st = shk_record_open(&t->record, t->set.out, t->state.step, err);
@@ -238,7 +252,7 @@ static shk_status loop(trainer *t, int (*on_step)(void *user, const shk_train_pr
 
 shk_status shk_train(const char *config, const char *const *settings, size_t n_settings,
                      int (*on_step)(void *user, const shk_train_progress *p), void *user, shk_error *err) {
-    trainer t = { .record = { .file = -1 } };
+    trainer t = { .record = { .file = -1 }, .lock = -1 };
     shk_status st = begin(&t, config, settings, n_settings, err);
     if (!st) st = loop(&t, on_step, user, err);
     shk_record_close(&t.record);
@@ -247,6 +261,7 @@ shk_status shk_train(const char *config, const char *const *settings, size_t n_s
     shk_data_close(&t.train);
     shk_data_close(&t.held_out);
     shk_settings_free(&t.set);
+    if (t.lock >= 0) close(t.lock);
     free(t.tokens), free(t.targets), free(t.first), free(t.from);
     return st;
 }

@@ -63,14 +63,15 @@ metrics() { sed -E 's/,"tokens_per_s":[^,}]*//' "$1/metrics.jsonl"; }
 check "and its metrics are those of one run" [ "$(metrics killed)" = "$(metrics whole)" ]
 
 # a signal saves
-"$SPARKHAWK" train train.json --set out=stopped --set save_every=1000 --set steps=100000 </dev/null >out 2>err &
+"$SPARKHAWK" train train.json --set out=stopped --set save_every=1000 --set steps=100000 </dev/null >out 2>stopped.err &
 pid=$!
-for _ in $(seq 100); do grep -q '^step' err && break; sleep 0.05; done
+for _ in $(seq 100); do grep -q '^step' stopped.err && break; sleep 0.05; done
+refuses 1 'stopped: another run writes there' train train.json --set out=stopped
 kill -TERM $pid
 wait $pid
 status=$?
 check "SIGTERM ends with status 130" [ $status = 130 ]
-check "and a checkpoint" grep -qE -- '-> stopped/step-[0-9]+$' err
+check "and a checkpoint" grep -qE -- '-> stopped/step-[0-9]+$' stopped.err
 train --set out=recomputed --set recompute=true -q
 check "recomputation changes nothing" same recomputed
 train --set out=bf16 --set compute=bf16 -q
@@ -86,6 +87,11 @@ refuses 1 'a loss needs 2' debug grads -m speaking --tokens 2 -o grads
 train --set model=tuned.gguf --set out=tuned --set schedule=constant --set decay_steps=4 -q
 check "a GGUF file can be trained on" [ $status = 0 ]
 gives . run -m tuned/step-00000024 -p document -n 4
+for name in gemma gemma2 gemma3 recurrentgemma griffin topk-ffn; do
+    train --set model="$(golden $name)" --set tokenizer=speaking --set out=of-$name --set steps=2 --set accumulate=1 -q
+    check "$name can be trained on" [ $status = 0 ]
+    gives . run -m of-$name/step-00000002 -p document -n 2
+done
 
 # what is wrong is said
 train --set out=jump --set spike=0.002 --set rate=0.05 --set steps=400 -q

@@ -1,5 +1,6 @@
-/* The gradients of activations and of the RG-LRU against the formulas in double. The bounds come from those of the functions in
- * cpu/vec/math.h: exp 2 u, expm1 3 u, sigmoid 3 u. */
+/* The gradients of activations, norms, softmax and the RG-LRU, and AdamW, against the formulas in double. The bounds come from those
+ * of the functions in cpu/vec/math.h: exp 2 u, expm1 3 u, sigmoid 3 u. */
+#include "ops.h"
 #include "tiers.h"
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
@@ -82,6 +83,73 @@ static void check_rglru(const shk_kernels *k, size_t n, int first) {
     CHECK(!far && marks_intact(), "%s rglru_grad_step of %zu, first %d: %zu beyond the bound", k->tier, n, first, far);
 }
 
+/* One subtraction, exact choices. */
+static void check_subtract(const shk_kernels *k, const float *x, float theta, size_t n) {
+    float *y = floats(3, n);
+    size_t above = 0, far = 0, have = k->subtract(y, x, theta, n);
+    for (size_t i = 0; i < n; i++) {
+        above += x[i] > theta;
+        far += y[i] != (theta == -INFINITY ? x[i] : x[i] > theta ? x[i] - theta : 0);
+    }
+    CHECK(!far && have == above && marks_intact(), "%s subtract of %zu: %zu differ, %zu above and not %zu", k->tier, n, far, have,
+          above);
+}
+
+/* Sums in double of products that were rounded once: relative to the sum of magnitudes. */
+static void check_rmsnorm(const shk_kernels *k, const float *dy, const float *x, const float *w, size_t n) {
+    float *dx = floats(3, n);
+    double squares = 0, dot = 0, magnitude = 0;
+    float r = k->rmsnorm_grad(dx, dy, x, w, n, 1e-6f);
+    for (size_t i = 0; i < n; i++) {
+        double term = (double)w[i] * (double)dy[i] * (double)x[i];
+        squares += (double)x[i] * (double)x[i], dot += term, magnitude += fabs(term);
+    }
+    double want_r = 1 / sqrt(squares / (double)n + (double)1e-6f), mean = dot / (double)n * want_r * want_r;
+    double off_mean = u * (2 * magnitude / (double)n * want_r * want_r + 4 * fabs(mean));
+    size_t far = !(fabs((double)r - want_r) <= 2 * u * want_r);
+    for (size_t i = 0; i < n; i++) {
+        double a = (double)w[i] * (double)dy[i], b = (double)x[i] * mean;
+        double bound = want_r * (4 * u * (fabs(a) + fabs(b)) + fabs((double)x[i]) * off_mean) + least;
+        far += !(fabs((double)dx[i] - want_r * (a - b)) <= bound);
+    }
+    CHECK(!far && marks_intact(), "%s rmsnorm_grad of %zu: %zu beyond the bound", k->tier, n, far);
+}
+
+/* Two differences and a few products of what they give. */
+static void check_softmax(const shk_kernels *k, const float *dp, const float *s, size_t n, float inverse_cap) {
+    float *p = fill(floats(3, n), n, 0, 1), *before = memcpy(floats(4, n), p, n * sizeof *p);
+    k->softmax_grad(p, dp, 0.3f, s, inverse_cap, n);
+    size_t far = 0;
+    for (size_t i = 0; i < n; i++) {
+        double c = (double)s[i] * (double)inverse_cap, d = (double)dp[i] - (double)0.3f, old = (double)before[i];
+        double bound = u * old * fabs(d) * (4 * fabs(1 - c * c) + 4 * (1 + c * c));
+        far += !(fabs((double)p[i] - old * d * (1 - c * c)) <= bound + least);
+    }
+    CHECK(!far && marks_intact(), "%s softmax_grad of %zu: %zu beyond the bound", k->tier, n, far);
+}
+
+/* A step is a quotient of what m and v have become: a few roundings of each, of which those of v count half. */
+static void check_adamw(const shk_kernels *k, size_t n) {
+    const struct shk_adamw a = { 0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.19f, 0.0975f, 0.5f };
+    float *w = fill(floats(3, n), n, -1, 1), *m = fill(floats(4, n), n, -1, 1), *v = fill(floats(5, n), n, 0, 1);
+    float *g = fill(floats(6, n), n, -2, 2), *old = malloc((3 * n + 1) * sizeof *old);
+    memcpy(old, w, n * sizeof *w), memcpy(old + n, m, n * sizeof *m), memcpy(old + 2 * n, v, n * sizeof *v);
+    k->adamw(w, m, v, g, n, &a);
+    size_t far = 0;
+    for (size_t i = 0; i < n; i++) {
+        double x = (double)a.scale * (double)g[i], b1 = (double)a.beta1, b2 = (double)a.beta2;
+        double m1 = b1 * (double)old[n + i], m2 = (1 - b1) * x, v1 = b2 * (double)old[2 * n + i] + (1 - b2) * x * x;
+        double scale = (double)a.correct1 * (sqrt(v1 / (double)a.correct2) + (double)a.eps), step = (m1 + m2) / scale;
+        double off_m = 4 * u * (fabs(m1) + fabs(m2)), old_w = (double)old[i], rate = (double)a.rate;
+        far += !(fabs((double)m[i] - m1 - m2) <= off_m) || !(fabs((double)v[i] - v1) <= 6 * u * v1);
+        double off_step = off_m / scale + 10 * u * fabs(step) + 4 * u * fabs((double)a.decay * old_w);
+        double want = old_w - rate * (step + (double)a.decay * old_w);
+        far += !(fabs((double)w[i] - want) <= 2 * u * fabs(old_w) + 2 * rate * off_step);
+    }
+    free(old);
+    CHECK(!far && marks_intact(), "%s adamw of %zu: %zu beyond the bound", k->tier, n, far);
+}
+
 static void test(const shk_kernels *k, const struct tier *t) {
     (void)t;
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -93,9 +161,17 @@ static void test(const shk_kernels *k, const struct tier *t) {
         check_softplus(k, dy, x, n);
         check_exp(k, x, 8, n);
         check_exp(k, x, INFINITY, n);
+        check_subtract(k, x, 1.5f, n);
+        check_subtract(k, x, -INFINITY, n);
+        check_softmax(k, dy, x, n, 0);
+        check_softmax(k, dy, x, n, 0.1f);
+        if (n) check_rmsnorm(k, dy, x, factor, n);
         check_rglru(k, n, 0);
         check_rglru(k, n, 1);
+        check_adamw(k, n);
     }
+    float lost[5] = { 1, 2, NAN, 0, 3 }, kept[5];
+    CHECK(k->subtract(kept, lost, 1, 5) == 2 && isnan(kept[2]), "%s subtract lost a NaN", k->tier);
     for (float scale = 1; scale < 1e12f; scale *= 8) {
         float *dy = fill(floats(0, 100), 100, -2, 2), *x = fill(floats(1, 100), 100, -scale, scale);
         check_gelu(k, dy, x, NULL, 100, 0);

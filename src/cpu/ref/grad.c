@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "cpu/tiers.h"
+#include "ops.h"
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
@@ -34,5 +35,39 @@ void shk_rglru_grad_step_ref(float *dx, float *dia, float *dra, double *dsl, flo
         dra[j] = (float)(-8 * (double)sl[j] * dl * r * (1 - r));
         dsl[j] += -8 * r * dl;
         carry[j] = (float)(dh * a);
+    }
+}
+
+size_t shk_subtract_ref(float *y, const float *x, float theta, size_t n) {
+    size_t above = 0;
+    for (size_t i = 0; i < n; i++) {
+        above += x[i] > theta;
+        y[i] = theta == -INFINITY ? x[i] : x[i] <= theta ? 0 : x[i] - theta;
+    }
+    return above;
+}
+
+float shk_rmsnorm_grad_ref(float *dx, const float *dy, const float *x, const float *w, size_t n, float eps) {
+    double squares = 0, dot = 0;
+    for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i], dot += (double)w[i] * (double)dy[i] * (double)x[i];
+    double r = 1 / sqrt(squares / (double)n + (double)eps), mean = dot / (double)n * r * r;
+    for (size_t i = 0; i < n; i++) dx[i] = (float)(r * ((double)w[i] * (double)dy[i] - (double)x[i] * mean));
+    return (float)r;
+}
+
+void shk_softmax_grad_ref(float *p, const float *dp, float dot, const float *s, float inverse_cap, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double capped = (double)s[i] * (double)inverse_cap;
+        p[i] = (float)((double)p[i] * ((double)dp[i] - (double)dot) * (1 - capped * capped));
+    }
+}
+
+void shk_adamw_ref(float *w, float *m, float *v, const float *g, size_t n, const struct shk_adamw *a) {
+    for (size_t i = 0; i < n; i++) {
+        double x = (double)a->scale * (double)g[i], b1 = (double)a->beta1, b2 = (double)a->beta2;
+        m[i] = (float)(b1 * (double)m[i] + (1 - b1) * x);
+        v[i] = (float)(b2 * (double)v[i] + (1 - b2) * x * x);
+        double step = (double)m[i] / (double)a->correct1 / (sqrt((double)v[i] / (double)a->correct2) + (double)a->eps);
+        w[i] = (float)((double)w[i] - (double)a->rate * (step + (double)a->decay * (double)w[i]));
     }
 }
