@@ -90,7 +90,8 @@ gives . run -m tuned/step-00000024 -p document -n 4
 for name in gemma gemma2 gemma3 recurrentgemma griffin topk-ffn; do
     train --set model="$(golden $name)" --set tokenizer=speaking --set out=of-$name --set steps=2 --set accumulate=1 -q
     check "$name can be trained on" [ $status = 0 ]
-    gives . run -m of-$name/step-00000002 -p document -n 2
+    sparkhawk run -m of-$name/step-00000002 -p document -n 2
+    check "and runs" [ $status = 0 ]
 done
 
 # what is wrong is said

@@ -1,5 +1,5 @@
-/* The gradients of activations, norms, softmax and the RG-LRU, and AdamW, against the formulas in double. The bounds come from those
- * of the functions in cpu/vec/math.h: exp 2 u, expm1 3 u, sigmoid 3 u. */
+/* The gradients of activations, norms, softmax and the RG-LRU, and AdamW, against the formulas in double. The bounds come from
+ * those of the functions in cpu/vec/math.h: exp 2 u, expm1 3 u, sigmoid 3 u. */
 #include "ops.h"
 #include "tiers.h"
 
