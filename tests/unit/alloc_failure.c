@@ -7,6 +7,7 @@
 #include "file/gguf.h"
 #include "file/safetensors.h"
 #include "file/writer.h"
+#include "sparkhawk_train.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define REPLACEABLE 0
@@ -93,6 +94,10 @@ static shk_status write_gguf(shk_error *err) {
     return status;
 }
 
+static shk_status write_gradients(shk_error *err) {
+    return shk_gradients("tests/golden/griffin", (int32_t[]){ 2, 5, 9 }, 3, scratch("written"), NULL, 1, err);
+}
+
 /* jansson takes some of its own failures for a wrong token: where it reads, a wrong format is as good an error. */
 static void exhaust(const char *what, shk_status (*run)(shk_error *err), bool reads_json) {
     shk_error err = { 0 };
@@ -129,6 +134,7 @@ int main(void) {
     exhaust("opening safetensors", open_safetensors, true);
     exhaust("writing GGUF", write_gguf, false);
     exhaust("writing safetensors", write_safetensors, false);
+    exhaust("gradients", write_gradients, true);
     return test_done();
 }
 
