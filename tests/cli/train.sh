@@ -78,6 +78,13 @@ train --set out=bf16 --set compute=bf16 -q
 check "bf16 products train" [ $status = 0 ]
 cmp -s bf16/step-00000024/model.safetensors whole/step-00000024/model.safetensors
 check "and are something else" [ $? = 1 ]
+# four sequences make one step, however they are divided: but for rounding
+first_step() { sed -nE 's/^\{"step":1,.*"loss":([0-9.]+),.*"norm":([0-9.]+),.*/\1 \2/p' "$1/metrics.jsonl"; }
+for batch in 1 4; do
+    train --set out=by-$batch --set batch=$batch --set accumulate=$((4 / batch)) --set log_every=1 --set steps=1 -q
+done
+check "accumulated gradients are those of the whole batch" awk -v a="$(first_step by-1)" -v b="$(first_step by-4)" 'BEGIN {
+    split(a, x); split(b, y); exit !(x[1] > 0 && (x[1] - y[1])^2 < 1e-9 && (x[2] / y[2] - 1)^2 < 1e-9) }'
 "$SPARKHAWK" convert -m whole/step-00000024 -o tuned.gguf --type q8_0
 "$SPARKHAWK" convert -m speaking -o copy.gguf --type f32
 gives '^loss [0-9.]*$' debug grads -m speaking --tokens "2 5 9 30 7" -o grads
