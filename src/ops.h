@@ -198,8 +198,8 @@ typedef struct shk_adamw {
 } shk_adamw;
 
 /* Forward ops over a whole batch, where shk_ops would go through a session's state, and the gradient beside each. d names the
- * gradient of the loss by what follows it. Gradients of activations are written, those of parameters added to. NULL where a
- * gradient is not wanted, but for the first. Sums over rows have one order for any number of threads. */
+ * gradient of the loss by what follows it. Gradients of activations are written, those of parameters added to. Sums over rows have
+ * one order for any number of threads. */
 typedef struct shk_train_ops {
     /* How products are computed from now on: SHK_F32, or SHK_BF16 (factors rounded to it, sums in f32). Returns the bytes of a
      * shk_act; 0: the device has no such type. */
@@ -227,7 +227,7 @@ typedef struct shk_train_ops {
     void (*add)(void *dev, shk_act *y, const shk_act *x, size_t n);
     void (*scale)(void *dev, shk_act *x, size_t n, float s);
     void (*gelu_mul)(void *dev, shk_act *y, const shk_act *g, const shk_act *u, size_t n);
-    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r */
+    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r   (dw may be NULL) */
     void (*rmsnorm_grad)(void *dev, shk_act *dx, float *dw, const shk_act *dy, const shk_act *x, const float *w, size_t rows,
                          size_t n, float eps);
     /* dg = dy u gelu'(g),  du = dy gelu(g)                      [n]; du may be dy */

@@ -63,7 +63,7 @@ shk_status shk_net_new(shk_net **out, shk_model *m, const shk_net_options *optio
 void shk_net_free(shk_net *n); /* NULL is allowed */
 
 /* One batch: host arrays [B T], as shk_batch has them. *sum: of the losses of the rows that have a target. With `train`, the
- * gradients of (sum + z_weight * ...) * scale are added to n->g. */
+ * gradients of scale * (sum + z_weight * sum of (log sum exp of the logits)^2) are added to n->g. */
 shk_status shk_net_run(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train, float z_weight,
                        float scale, double *sum, shk_error *err);
 
