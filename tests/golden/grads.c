@@ -22,7 +22,7 @@ static size_t T;
 static shk_net *open_net(size_t B, size_t length, int threads, bool recompute) {
     shk_model *m;
     shk_net *n;
-    OK(shk_model_load(&m, path, &(shk_model_params){ .threads = threads }, &err));
+    OK(shk_model_load(&m, path, &(shk_model_params){ .threads = threads, .exact = 1, .kv_type = "f32" }, &err));
     OK(shk_net_new(&n, m, &(shk_net_options){ B, length, false, recompute }, &err));
     return n;
 }
@@ -177,7 +177,7 @@ int main(int argc, char **argv) {
     shk_model *m;
     shk_net *net;
     strcpy(path, "tests/golden/gemma3n");
-    OK(shk_model_load(&m, path, NULL, &err));
+    OK(shk_model_load(&m, path, &(shk_model_params){ .exact = 1, .kv_type = "f32" }, &err));
     CHECK(shk_net_new(&net, m, &(shk_net_options){ 1, 8, false, false }, &err) == SHK_E_UNSUPPORTED, "gemma3n is refused");
     return test_done();
 }
