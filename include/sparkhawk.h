@@ -190,6 +190,9 @@ typedef struct shk_span {
     size_t n;              /* > 0 */
     float *logits;         /* [vocab] for the last token, or [n, vocab] if all_logits; NULL: not wanted */
     int all_logits;
+    /* NULL, or what samples from the logits. Those that it cannot choose may then be -INFINITY, and are where finding that out is
+     * faster than computing them: a sampler of these parameters gives the same ids either way. */
+    const struct shk_sampling *sampling;
 } shk_span;
 
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to

@@ -10,7 +10,7 @@ typedef struct bench_args {
     model_args model;
     const char *vs, *depths, *threads, *batches;
     int64_t prefill, generate, repeats;
-    bool json;
+    bool all_logits, json;
 } bench_args;
 
 #define AT(field) offsetof(bench_args, field)
@@ -27,6 +27,7 @@ static const option bench_options[] = {
     KV_ROW,
     { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" },
     { "exact", 0, OPT_FLAG, AT(model.exact), 0, 0, NULL, "keep activations in f32: slower, for comparisons" },
+    { "all-logits", 0, OPT_FLAG, AT(all_logits), 0, 0, NULL, "decode with all logits, not those alone that a greedy choice needs" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL,
       "print {\"bandwidth_gb_s\", \"gflop_s\", \"rows\": [{\"test\", \"depth\", \"threads\", \"batch\", \"tok_s\", \"tok_s_min\", "
       "\"tok_s_max\", \"bytes_per_token\", \"share\"}]}" },
@@ -56,6 +57,7 @@ typedef struct test {
     uint64_t depth;
     size_t batch, n; /* tokens of each sequence */
     int threads;
+    bool all_logits;
 } test;
 
 static void subject_close(subject *s) {
@@ -89,9 +91,11 @@ static int subject_open(subject *s, const char *path, const model_args *a, const
 static int measure(subject *s, const test *t, double *seconds) {
     shk_error err;
     shk_span spans[MAX_BATCH];
+    const shk_sampling greedy = shk_sampling_default();
     size_t vocab = (size_t)shk_model_vocab_size(s->model);
     for (size_t i = 0; i < t->batch; i++) {
-        spans[i] = (shk_span){ s->sessions[i], s->tokens, t->prefill ? t->n : 1, s->logits + i * vocab, 0 };
+        spans[i] = (shk_span){ s->sessions[i], s->tokens, t->prefill ? t->n : 1, s->logits + i * vocab, 0,
+                               t->all_logits ? NULL : &greedy };
         if (shk_session_simulate(s->sessions[i], t->depth, i + 1, &err)) return fail("%s", err.message);
     }
     double start = now();
@@ -226,7 +230,7 @@ static int bench_all(const bench_args *a, const char *path, const list *threads,
             for (size_t b = 0; b < batches->n; b++)
                 for (int prefill = 1; prefill >= 0; prefill--) {
                     test t = { prefill, (uint64_t)depths->v[d], prefill ? 1 : (size_t)batches->v[b],
-                               (size_t)(prefill ? a->prefill : a->generate), threads->v[i] };
+                               (size_t)(prefill ? a->prefill : a->generate), threads->v[i], a->all_logits };
                     row r;
                     if (!t.n || (prefill && b)) continue; /* one prefill, whatever the batches */
                     int status = run_test(a, path, &t, &r);

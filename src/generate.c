@@ -124,7 +124,7 @@ static shk_status prefill(run *r, shk_session *s, shk_model *m, float *logits, s
     for (size_t i = 0; i < r->g->n_prompt && !r->stopped; i += PIECE) {
         size_t n = r->g->n_prompt - i < PIECE ? r->g->n_prompt - i : PIECE;
         bool last = i + n == r->g->n_prompt;
-        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0 }, 1, err);
+        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0, &r->g->sampling }, 1, err);
         if (st) return st;
         if (!last) emit(r, false);
     }
@@ -138,7 +138,7 @@ static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, sh
         if (!st) st = take(r, id, err);
         if (!st && !r->stopped && r->n_tokens < r->g->max_tokens) {
             if (shk_session_context(s) && shk_session_position(s) == shk_session_context(s)) break; /* full: a length stop */
-            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0 }, 1, err);
+            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0, &r->g->sampling }, 1, err);
         }
         if (st) return st;
     }

@@ -19,7 +19,14 @@ typedef struct shk_mat {
     size_t rows, cols;
     size_t stride; /* bytes from a row to the next */
     bool packed;   /* data is in the device's own form: what `prepare` has made; stride is then the bytes of a row on average */
+    const struct shk_coarse *coarse; /* the device's: what `coarsen` has made; NULL: linear_best cannot be used */
 } shk_mat;
+
+/* Which of a row's values somebody needs: those at least the k-th largest less `drop`. */
+typedef struct shk_wanted {
+    size_t k; /* 0: all values */
+    double drop;
+} shk_wanted;
 
 /* Where one layer keeps its part of a session's state: byte offsets from the session's base. Attention: rings of `ring` slots;
  * position p is at slot p % ring. A row is whole blocks of `type`; rows follow each other without a gap. A query sees itself and
@@ -100,6 +107,14 @@ typedef struct shk_ops {
     /* Puts a matrix that linear or embed will read into the form that suits the device, and lets go of the file's pages. Where a
      * quantized one changes, linear rounds activations to 8 bits. The memory is the device's. */
     shk_status (*prepare)(void *dev, shk_mat *W, shk_error *err);
+    /* For a matrix whose largest products alone are wanted: sets W->coarse, a smaller copy that tells which rows those can be.
+     * coarse_bytes: what that takes, 0 where the device has none for such a matrix. All three NULL: it has none at all. */
+    size_t (*coarse_bytes)(void *dev, const shk_mat *W);
+    shk_status (*coarsen)(void *dev, shk_mat *W, shk_error *err);
+    /* linear, then softcap (cap 0: none), but only where a value is wanted; -inf elsewhere. What is given is finite and has the
+     * same bits. false: nothing is known of these rows (a value that is not finite, say) and y is not to be used.
+     *   y [T, W.rows]   x [T, W.cols]   wanted [T] host memory, no k of 0 */
+    bool (*linear_best)(void *dev, float *y, const float *x, const shk_mat *W, float cap, const shk_wanted *wanted, size_t T);
 
     /* x[t] = scale * E[tokens[t]]                           x [T, E.cols] */
     void (*embed)(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale);

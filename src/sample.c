@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "mem.h"
+#include "model/model.h"
 
 typedef struct candidate {
     float logit;
@@ -124,6 +125,17 @@ static void adjust(shk_sampler *s) {
     }
 }
 
+/* What comes after top-k looks at no more than it leaves; top-p by itself asks for the weight of all. */
+shk_wanted shk_sampling_wants(const shk_sampling *s) {
+    if (s->n_bias || s->repeat_penalty != 1) return (shk_wanted){ 0 };
+    if (s->temperature <= 0) return (shk_wanted){ 1, 0 };
+    if (s->top_k > 0) return (shk_wanted){ (size_t)s->top_k, 0 };
+    /* exp(-drop / temperature) is below min_p, however it is rounded */
+    if (s->top_p >= 1 && s->min_p > 0 && s->min_p <= 1)
+        return (shk_wanted){ 1, s->temperature * (1e-6 - (1 + 1e-6) * log(s->min_p)) };
+    return (shk_wanted){ 0 };
+}
+
 static bool before(const candidate *a, const candidate *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }
 
 static int compare(const void *a, const void *b) { return before(a, b) ? -1 : 1; }
@@ -181,7 +193,7 @@ shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, 
         double w = exp((s->logits[i] - top) / s->s.temperature);
         if (w > 0) s->c[n++] = (candidate){ s->logits[i], i, w };
     }
-    if (s->s.top_k > 0 && (size_t)s->s.top_k < n) {
+    if (s->s.top_k > 0 && (size_t)s->s.top_k <= n) {
         partition_best(s->c, (ptrdiff_t)n, s->s.top_k);
         n = (size_t)s->s.top_k;
         qsort(s->c, n, sizeof *s->c, compare); /* the order of the sums below must not depend on how it was found */

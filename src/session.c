@@ -85,10 +85,9 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
     size_t done[SHK_PASS_ROWS] = { 0 };
     for (;;) {
         int32_t tokens[SHK_PASS_ROWS];
-        uint32_t rows[SHK_PASS_ROWS];
-        float *out[SHK_PASS_ROWS];
+        shk_output outputs[SHK_PASS_ROWS];
         shk_seq seqs[SHK_PASS_ROWS];
-        size_t span_of[SHK_PASS_ROWS], n_rows = 0;
+        size_t span_of[SHK_PASS_ROWS], n_outputs = 0;
         shk_pass pass = { .tokens = tokens, .seqs = seqs };
         for (size_t i = 0; i < n && pass.T < SHK_PASS_ROWS; i++) {
             const shk_span *sp = &spans[i];
@@ -99,15 +98,16 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
                 size_t at = done[i] + j;
                 tokens[pass.T + j] = sp->tokens[at];
                 if (!sp->logits || !(sp->all_logits || at + 1 == sp->n)) continue;
-                rows[n_rows] = (uint32_t)(pass.T + j);
-                out[n_rows++] = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
+                float *logits = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
+                shk_wanted wanted = sp->sampling ? shk_sampling_wants(sp->sampling) : (shk_wanted){ 0 };
+                outputs[n_outputs++] = (shk_output){ (uint32_t)(pass.T + j), logits, wanted };
             }
             seqs[pass.n_seqs] = (shk_seq){ pass.T, take, sp->session->pos, sp->session->state, sp->session->layers };
             span_of[pass.n_seqs++] = i;
             pass.T += take;
         }
         if (!pass.T) return SHK_OK;
-        shk_status st = shk_model_forward(m, &pass, rows, out, n_rows, err);
+        shk_status st = shk_model_forward(m, &pass, outputs, n_outputs, err);
         for (size_t i = 0; i < pass.n_seqs; i++) {
             spans[span_of[i]].session->pos += seqs[i].n;
             done[span_of[i]] += seqs[i].n;
@@ -120,6 +120,8 @@ shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error 
     shk_status st = check_spans(m, spans, n, err);
     if (st) return st;
     pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; !st && i < n; i++)
+        if (spans[i].logits && spans[i].sampling && shk_sampling_wants(spans[i].sampling).k) st = shk_model_coarsen(m, err);
     for (size_t i = 0; !st && i < n; i += SHK_PASS_ROWS)
         st = advance_group(m, spans + i, n - i < SHK_PASS_ROWS ? n - i : SHK_PASS_ROWS, err);
     pthread_mutex_unlock(&m->lock);

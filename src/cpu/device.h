@@ -43,16 +43,20 @@ static inline void shk_cpu_note(shk_cpu *cpu, const shk_mat *m, size_t rows, siz
     cpu->work.flops += 2.0 * (double)rows * (double)m->cols * (double)T;
 }
 
-/* What ops.c has that training uses too. */
+/* What ops.c has that other files use too. */
 void shk_cpu_rmsnorm(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps);
 void shk_cpu_add(void *dev, float *y, const float *x, size_t n);
 void shk_cpu_scale(void *dev, float *x, size_t n, float s);
 void shk_cpu_gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n);
+void shk_cpu_linear(void *dev, float *y, const float *x, size_t ldx, const shk_mat *W, const float *b, size_t T);
 
 extern const shk_train_ops shk_cpu_train_ops; /* ops_grad.c */
 
-/* The ops that have files of their own: ops_attention.c, ops_recurrent.c, ops_sparse.c. */
+/* The ops that have files of their own: ops_attention.c, ops_best.c, ops_recurrent.c, ops_sparse.c. */
 shk_status shk_cpu_reserve(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);
+size_t shk_cpu_coarse_bytes(void *dev, const shk_mat *W);
+shk_status shk_cpu_coarsen(void *dev, shk_mat *W, shk_error *err);
+bool shk_cpu_linear_best(void *dev, float *y, const float *x, const shk_mat *W, float cap, const shk_wanted *wanted, size_t T);
 void shk_cpu_attention(void *dev, float *o, const float *q, const float *k, const float *v, const shk_pass *pass,
                        const shk_attention *a);
 void shk_cpu_spark_attention(void *dev, float *o, uint32_t *kept, const float *q, const float *k, const float *v,

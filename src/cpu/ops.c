@@ -194,7 +194,7 @@ static void packed_range(void *ctx, int thread, size_t begin, size_t end) {
     add_bias(l, begin, end);
 }
 
-static void linear(void *dev, float *y, const float *x, size_t ldx, const shk_mat *W, const float *b, size_t T) {
+void shk_cpu_linear(void *dev, float *y, const float *x, size_t ldx, const shk_mat *W, const float *b, size_t T) {
     shk_cpu *cpu = dev;
     linear_args args = { cpu, y, x, ldx, W, b, T };
     size_t grain = (ELEMENT_GRAIN / W->cols / T + SHK_PACK_ROWS) / SHK_PACK_ROWS * SHK_PACK_ROWS;
@@ -320,9 +320,12 @@ static const shk_ops cpu_ops = {
     .reserve = shk_cpu_reserve,
     .close = cpu_close,
     .prepare = prepare,
+    .coarse_bytes = shk_cpu_coarse_bytes,
+    .coarsen = shk_cpu_coarsen,
+    .linear_best = shk_cpu_linear_best,
     .embed = embed,
     .rmsnorm = shk_cpu_rmsnorm,
-    .linear = linear,
+    .linear = shk_cpu_linear,
     .block_linear = shk_cpu_block_linear,
     .add = shk_cpu_add,
     .mul = mul,

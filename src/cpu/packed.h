@@ -26,7 +26,9 @@
 
 enum { SHK_PACK_ROWS = 16, SHK_PACK_BLOCK = 32 };
 
-/* 32 activations: x = d * q, |q| <= 127. Where one is not finite, d is a NaN. */
+/* 32 activations: x = d * q, |q| <= 127. Where one is not finite, d is a NaN. Where all are below SHK_XBLOCK_LEAST, whose inverse
+ * times 127 is still in the range of f32, q is 0. */
+#define SHK_XBLOCK_LEAST 0x1p-120f
 typedef struct shk_xblock {
     int8_t q[SHK_PACK_BLOCK];
     float d;

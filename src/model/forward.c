@@ -51,30 +51,45 @@ static void layer(shk_model *m, const shk_pass *pass, uint32_t l) {
     m->ops->add(m->dev, b->x, b->y, T * d);
 }
 
-static shk_status logits(shk_model *m, const uint32_t *rows, float *const *out, size_t n_rows, shk_error *err) {
+/* Where all values are wanted, one that is not finite is an error. */
+static shk_status check_finite(shk_model *m, const float *logits, shk_error *err) {
+    float sum = 0; /* a NaN or an infinity makes it a NaN */
+    for (uint32_t v = 0; v < m->config.vocab; v++) sum += logits[v] * 0.0f;
+    if (sum == 0.0f) return SHK_OK;
+    shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
+    return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
+}
+
+static shk_status logits(shk_model *m, const shk_output *outputs, size_t n_outputs, shk_error *err) {
     const shk_config *c = &m->config;
     const shk_buffers *b = &m->b;
-    for (size_t i = 0; i < n_rows; i += SHK_LOGIT_ROWS) {
-        size_t n = n_rows - i < SHK_LOGIT_ROWS ? n_rows - i : SHK_LOGIT_ROWS;
-        m->ops->gather(m->dev, b->last, b->x, rows + i, n, c->hidden);
-        m->ops->rmsnorm(m->dev, b->last, b->last, m->weights.final_norm, n, c->hidden, (float)c->eps);
-        m->ops->linear(m->dev, b->logits, b->last, c->hidden, &m->weights.output, NULL, n);
-        if (c->final_softcap > 0) m->ops->softcap(m->dev, b->logits, n * c->vocab, (float)c->final_softcap);
+    const shk_mat *W = &m->weights.output;
+    float cap = (float)c->final_softcap;
+    for (const shk_output *o = outputs, *end = outputs + n_outputs; o < end; o += SHK_LOGIT_ROWS) {
+        size_t n = (size_t)(end - o) < SHK_LOGIT_ROWS ? (size_t)(end - o) : SHK_LOGIT_ROWS;
+        uint32_t rows[SHK_LOGIT_ROWS];
+        shk_wanted wanted[SHK_LOGIT_ROWS];
+        bool best = W->coarse != NULL;
         for (size_t j = 0; j < n; j++) {
-            m->ops->download(m->dev, out[i + j], b->logits + j * c->vocab, c->vocab * sizeof(float));
-            float sum = 0; /* a NaN or an infinity makes it a NaN */
-            for (uint32_t v = 0; v < c->vocab; v++) sum += out[i + j][v] * 0.0f;
-            if (sum != 0.0f) {
-                shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
-                return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
-            }
+            rows[j] = o[j].row;
+            wanted[j] = o[j].wanted;
+            best &= wanted[j].k > 0;
+        }
+        m->ops->gather(m->dev, b->last, b->x, rows, n, c->hidden);
+        m->ops->rmsnorm(m->dev, b->last, b->last, m->weights.final_norm, n, c->hidden, (float)c->eps);
+        best = best && m->ops->linear_best(m->dev, b->logits, b->last, W, cap, wanted, n);
+        if (!best) m->ops->linear(m->dev, b->logits, b->last, c->hidden, W, NULL, n);
+        if (!best && cap > 0) m->ops->softcap(m->dev, b->logits, n * c->vocab, cap);
+        for (size_t j = 0; j < n; j++) {
+            m->ops->download(m->dev, o[j].logits, b->logits + j * c->vocab, c->vocab * sizeof(float));
+            shk_status st = best ? SHK_OK : check_finite(m, o[j].logits, err);
+            if (st) return st;
         }
     }
     return SHK_OK;
 }
 
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows,
-                             shk_error *err) {
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *outputs, size_t n_outputs, shk_error *err) {
     const shk_config *c = &m->config;
     bool altup = c->family == SHK_GEMMA3N;
     double scale = sqrt((double)c->hidden);
@@ -89,6 +104,6 @@ shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t 
         shk_status st = m->recording ? record(m, pass, l, err) : SHK_OK;
         if (st) return st;
     }
-    if (altup && n_rows) shk_gemma3n_end(m, pass);
-    return logits(m, rows, out, n_rows, err);
+    if (altup && n_outputs) shk_gemma3n_end(m, pass);
+    return logits(m, outputs, n_outputs, err);
 }

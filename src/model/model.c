@@ -201,6 +201,19 @@ shk_status shk_model_prepare(shk_model *m, shk_error *err) {
     return st;
 }
 
+size_t shk_model_coarse_bytes(const shk_model *m) {
+    return m->exact || !m->ops->coarse_bytes ? 0 : m->ops->coarse_bytes(m->dev, &m->weights.output);
+}
+
+shk_status shk_model_coarsen(shk_model *m, shk_error *err) {
+    shk_mat *W = &m->weights.output;
+    if (m->coarsened || !shk_model_coarse_bytes(m)) return SHK_OK;
+    shk_status st = m->ops->coarsen(m->dev, W, err);
+    m->coarsened = !st;
+    if (W->coarse && !W->packed) shk_map_forget(W->data, W->rows * W->stride); /* few of its rows will be read again */
+    return st;
+}
+
 shk_status shk_model_load(shk_model **out, const char *path, const shk_model_params *params, shk_error *err) {
     static const shk_model_params none = { 0 };
     if (!params) params = &none;

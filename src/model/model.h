@@ -59,7 +59,7 @@ struct shk_model {
     size_t n_ropes;
     uint8_t (*layer_rope)[2]; /* [layers] indices into ropes */
     shk_type kv_type; /* of keys and values in sessions */
-    bool dense, exact, prepared, recording;
+    bool dense, exact, prepared, coarsened, recording;
     shk_counts *ffn_counts, *attn_counts; /* [layers] */
     uint64_t fingerprint; /* of config and weights, for saved sessions */
     pthread_mutex_t lock; /* one pass at a time */
@@ -71,11 +71,20 @@ const shk_tensors *shk_model_tensors(const shk_model *m);
  * does not wait for it. The caller holds the lock. */
 shk_status shk_model_prepare(shk_model *m, shk_error *err);
 
-/* One pass: updates the sequences' states and, for the rows listed, gives logits. `rows` and `out` [n_rows]: row of the pass,
- * where its [vocab] values go (host). The caller holds the lock. Fails only with SHK_E_NUMERIC or, while
- * recording, SHK_E_MEMORY. */
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const uint32_t *rows, float *const *out, size_t n_rows,
-                             shk_error *err);
+/* The coarse copy of the output matrix, where it pays; for the first pass whose logits are wanted in part. */
+shk_status shk_model_coarsen(shk_model *m, shk_error *err);
+size_t shk_model_coarse_bytes(const shk_model *m); /* 0: it does not pay */
+
+/* A row of a pass whose logits go somewhere. Those that are not wanted may be -inf. */
+typedef struct shk_output {
+    uint32_t row;
+    float *logits; /* [vocab] host memory */
+    shk_wanted wanted;
+} shk_output;
+
+/* One pass: updates the sequences' states and gives the outputs' logits. The caller holds the lock. Fails only with SHK_E_NUMERIC
+ * or, while recording, SHK_E_MEMORY. */
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *outputs, size_t n_outputs, shk_error *err);
 
 /* ---- the pieces of forward: one file a kind. y, n [T, d]; l counts layers ---- */
 void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);
@@ -89,6 +98,9 @@ void shk_gemma3n_end(shk_model *m, const shk_pass *pass);
 /* ---- the state of a session, for session.c ---- */
 
 char *shk_session_state(shk_session *s); /* device memory; a test looks into it */
+
+/* The logits that a sampler of these parameters looks at, in sample.c. */
+shk_wanted shk_sampling_wants(const shk_sampling *s);
 
 /* Whether keys and values can be of the type: heads are whole blocks of it. */
 shk_status shk_state_check(const shk_config *c, shk_type kv, const char *path, shk_error *err);

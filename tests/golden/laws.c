@@ -126,15 +126,75 @@ static void test_no_allocation(const char *name) {
     shk_session *s = session(m, 256);
     int32_t *tokens = random_tokens(200, 13);
     float *logits = malloc((size_t)shk_model_vocab_size(m) * sizeof *logits);
-    advance(m, s, tokens, 1, logits);
+    const shk_sampling greedy = shk_sampling_default();
+    shk_span span = { s, tokens, 1, logits, 0, &greedy };
+    OK(shk_advance(m, &span, 1, &err));
     uint64_t before = shk_alloc_count();
     advance(m, s, tokens, 150, logits);
     for (int i = 0; i < 50; i++) advance(m, s, tokens + i, 1, logits);
+    OK(shk_advance(m, &span, 1, &err));
     CHECK(shk_alloc_count() == before, "%s: %llu allocations in a step", name, (unsigned long long)(shk_alloc_count() - before));
     shk_session_free(s);
     shk_model_free(m);
     free(tokens);
     free(logits);
+}
+
+/* Logits for a sampler, in batches: each is that of the whole or -inf, and the sampler chooses the same. */
+static void test_wanted(const char *name) {
+    enum { N = 60, SEEDS = 8 };
+    static const shk_sampling kinds[] = {
+        { .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 1, .top_k = 1, .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 0.7f, .top_k = 40, .top_p = 0.9f, .min_p = 0.02f, .repeat_penalty = 1 },
+        { .temperature = 3, .top_k = 320, .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 1.5f, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1 },
+        { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 },
+    };
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    shk_model *m = load(name, 2);
+    size_t V = (size_t)shk_model_vocab_size(m), left_out[KINDS] = { 0 }, other = 0, turned = 0;
+    int32_t *tokens = random_tokens(4 * N, 15);
+    float *whole = malloc(N * V * sizeof *whole), *wanted = malloc(N * V * sizeof *wanted);
+    shk_span spans[N];
+    for (size_t i = 0; i < N; i++) spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50, whole + i * V, 0 };
+    OK(shk_advance(m, spans, N, &err));
+    for (int round = 0; round < 2; round++) { /* alike side by side, which share a look at the matrix, and mixed */
+        for (size_t i = 0; i < N; i++) {
+            shk_session_reset(spans[i].session);
+            spans[i].logits = wanted + i * V;
+            spans[i].sampling = &kinds[round ? i % KINDS : i / 10];
+        }
+        OK(shk_advance(m, spans, N, &err));
+        for (size_t i = 0; i < N; i++) {
+            const shk_sampling *kind = spans[i].sampling;
+            for (size_t v = i * V; v < (i + 1) * V; v++) {
+                other += wanted[v] != whole[v] && wanted[v] != -INFINITY;
+                left_out[kind - kinds] += wanted[v] == -INFINITY;
+            }
+            for (uint64_t seed = 0; seed < SEEDS; seed++) {
+                shk_sampling s = *kind;
+                shk_sampler *sampler;
+                int32_t a, b;
+                s.seed = seed;
+                for (int j = 0; j < 2; j++) {
+                    OK(shk_sampler_new(&sampler, &s, (int32_t)V, &err));
+                    OK(shk_sampler_sample(sampler, (j ? wanted : whole) + i * V, j ? &b : &a, &err));
+                    shk_sampler_free(sampler);
+                }
+                turned += a != b;
+            }
+        }
+    }
+    CHECK(!other && !turned, "%s: %zu logits and %zu choices are others", name, other, turned);
+    CHECK(left_out[0] && left_out[1] && left_out[2] && left_out[4] && !left_out[3] && !left_out[5],
+          "%s: left out %zu, %zu, %zu, %zu, %zu, %zu", name, left_out[0], left_out[1], left_out[2], left_out[3], left_out[4],
+          left_out[5]);
+    for (size_t i = 0; i < N; i++) shk_session_free(spans[i].session);
+    shk_model_free(m);
+    free(tokens);
+    free(whole);
+    free(wanted);
 }
 
 /* ---- what is skipped is not read ---- */
@@ -360,6 +420,7 @@ int main(void) {
         test_long(all[i]);
         test_many(all[i]);
         test_no_allocation(all[i]);
+        test_wanted(all[i]);
         test_quantized(all[i]);
     }
     static const char *const sparse[] = { "spark", "spark-ffn", "topk-ffn", "sparkhawk", "gemma3n" };

@@ -181,6 +181,36 @@ static void test_seed_and_threads(void) {
     shk_generated_clear(&first);
 }
 
+/* The output matrix is looked at through its coarse copy, but in an `exact` model: the same tokens for the same seeds. */
+static void test_best_rows(shk_model *m) {
+    static const shk_sampling kinds[] = {
+        { .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 2, .top_k = 5, .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 2, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1 },
+        { .temperature = 2, .top_p = 1, .min_p = 0.05f, .repeat_penalty = 1 },
+        { .temperature = 2, .top_k = 20, .top_p = 1, .repeat_penalty = 1.5f, .repeat_last_n = 64 },
+    };
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    shk_model *exact;
+    shk_model_params p = { .exact = 1 };
+    heard h = { .stop_after = 0 };
+    NEED(shk_model_load(&exact, dir, &p, &err) == SHK_OK, "%s", err.message);
+    for (int k = 0; k < KINDS; k++)
+        for (uint64_t seed = 0; seed < 10; seed++) {
+            shk_generation g = { .max_tokens = 60, .sampling = kinds[k], .ignore_end = 1 };
+            g.sampling.seed = seed;
+            double read[2] = { shk_model_work(m).weight_bytes, shk_model_work(exact).weight_bytes };
+            shk_generated a = generate(m, g, &h), b = generate(exact, g, &h);
+            read[0] -= shk_model_work(m).weight_bytes, read[1] -= shk_model_work(exact).weight_bytes;
+            CHECK(a.n_tokens == 60 && b.n_tokens == 60 && !memcmp(a.tokens, b.tokens, 60 * sizeof *a.tokens), "kind %d, seed %d", k,
+                  (int)seed);
+            CHECK((read[0] == read[1]) == (k == KINDS - 1), "kind %d reads %g bytes, %g of an exact model", k, -read[0], -read[1]);
+            shk_generated_clear(&a);
+            shk_generated_clear(&b);
+        }
+    shk_model_free(exact);
+}
+
 static void test_limits(shk_model *m) {
     shk_session *s;
     shk_generated out;
@@ -218,6 +248,7 @@ int main(void) {
     NEED(shk_model_tokenizer(m), "the tokenizer was not loaded");
     test_characters(m);
     test_stops(m);
+    test_best_rows(m);
     test_limits(m);
     shk_model_free(m);
     test_seed_and_threads();

@@ -55,7 +55,7 @@ void shk_quantize_x_ref(void *blocks, const float *x, size_t k) {
             most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
             nothing += x[i] * 0.0f;
         }
-        float inverse = most > 0 && nothing == 0 ? 127.0f / most : 0.0f;
+        float inverse = most >= SHK_XBLOCK_LEAST && nothing == 0 ? 127.0f / most : 0.0f;
         out->half[0] = out->half[1] = 0;
         for (size_t i = 0; i < SHK_PACK_BLOCK; i++) {
             out->q[i] = nothing == 0 ? (int8_t)nearbyintf(x[i] * inverse) : 0;
