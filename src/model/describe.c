@@ -100,13 +100,14 @@ shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err) {
     const shk_meta *title = m->is_gguf ? shk_gguf_find(&m->gguf, "general.name") : NULL;
     if (title) shk_meta_str(title, &name);
     json_t *o =
-        json_pack("{s:s,s:o*,s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:o,s:I,s:s,s:o,s:{s:f,s:f,s:f,s:f},s:o}", "family",
+        json_pack("{s:s,s:o*,s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I},s:o,s:I,s:s,s:o,s:I,s:{s:f,s:f,s:f,s:f},s:o}", "family",
                   shk_families[c->family].gguf, "name", json_stringn(name.data, name.n), "vocab", (json_int_t)c->vocab, "hidden",
                   (json_int_t)c->hidden, "layers", layers_json(c), "parameters", (json_int_t)t.parameters, "bytes", "embedding",
                   t.embedding, "output", t.output, "mixers", t.mixers, "mlps", t.mlps, "other", t.other, "total", t.all, "types",
                   types_json(shk_model_tensors(m)), "context", (json_int_t)shk_model_context(m), "kv_type",
-                  shk_type_of(m->kv_type)->name, "state_bytes", state, "per_token",
-                  "flops_dense", t.flops, "flops_skipping", t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping",
+                  shk_type_of(m->kv_type)->name, "state_bytes", state, "copy_bytes",
+                  (json_int_t)shk_model_coarse_bytes(m), "per_token", "flops_dense", t.flops, "flops_skipping",
+                  t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping",
                   t.bytes_skipping, "tokenizer",
                   m->tokenizer ? json_pack("{s:s,s:I}", "kind", shk_tokenizer_kind(m->tokenizer), "size",
                                            (json_int_t)shk_tokenizer_vocab_size(m->tokenizer))

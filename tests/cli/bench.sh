@@ -21,12 +21,14 @@ for key in depth threads batch tok_s_min tok_s_max bytes_per_token flops_per_tok
 done
 
 # bytes and operations are counted: they do not change from run to run, and skipped rows are not among them
-bytes() { sparkhawk bench -m "$1" --prefill 0 -n 3 -r 1 --threads 1 --json "${@:2}" && number bytes_per_token; }
+bytes() { some_bytes "$@" --all-logits; }
+some_bytes() { sparkhawk bench -m "$1" --prefill 0 -n 3 -r 1 --threads 1 --json "${@:2}" && number bytes_per_token; }
 skipping=$(bytes "$spark")
 check "counts repeat" [ "$skipping" = "$(bytes "$spark")" ]
 check "skipping reads less than --dense" less "$skipping" "$(bytes "$spark" --dense)"
 check "a deeper state is more to read" less "$skipping" "$(bytes "$spark" --depths 60)"
 check "a batch shares the weights" less "$(bytes "$griffin" --batch 4)" "$(bytes "$griffin")"
+check "a greedy choice reads less than all logits" less "$(some_bytes "$griffin")" "$(bytes "$griffin")"
 near=$(bytes "$griffin" --depths 1000) far=$(bytes "$griffin" --depths 1000000)
 check "a recurrent model reads the same at any depth" [ "$near" = "$far" ]
 
