@@ -73,10 +73,20 @@ static void test_quantize(const shk_kernels *k, const shk_kernels *ref) {
                   error / (double)block->d);
         }
     }
+    float *small = fill(floats(0, N), N, -1, 1); /* blocks around the least that is rounded */
+    for (size_t i = 0; i < N; i++) small[i] = ldexpf(small[i], -116 - (int)(i / SHK_PACK_BLOCK));
+    k->quantize_x(a, small, N);
+    ref->quantize_x(b, small, N);
+    CHECK(!memcmp(a, b, BLOCKS * sizeof *a), "%s: small values: not the reference", k->tier);
+    for (size_t j = 0; j < BLOCKS; j++) {
+        int sum = 0;
+        for (size_t i = 0; i < SHK_PACK_BLOCK; i++) sum += a[j].q[i];
+        CHECK(sum == a[j].half[0] + a[j].half[1], "%s: small values: a sum of %d for %d", k->tier, a[j].half[0] + a[j].half[1], sum);
+    }
     static const float bad[] = { NAN, INFINITY, -INFINITY };
     for (size_t i = 0; i < N; i++) {
         float *x = fill(floats(0, N), N, -1, 1);
-        x[i] = bad[i % 3];
+        for (size_t j = i / SHK_PACK_BLOCK * SHK_PACK_BLOCK; j <= i; j++) x[j] = bad[i % 3];
         k->round_x[SHK_Q8_0](a, x, N);
         for (size_t j = 0; j < BLOCKS; j++)
             CHECK(isnan(a[j].d) == (j == i / SHK_PACK_BLOCK), "%s: value %zu is %g, block %zu has d = %g", k->tier, i,
