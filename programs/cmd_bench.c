@@ -272,7 +272,8 @@ const command cmd_bench = {
     .summary = "measure the speed of a model",
     .operands = "",
     .description =
-        "Times prefill and greedy decode, from a state filled with random numbers at the depth, and prints medians with their range, "
+        "Times prefill and greedy decode, from a state filled with random numbers at the depth, and prints medians with their "
+        "range, "
         "the bytes and operations of a token as the kernels count them, and the share of this machine's measured ceiling "
         "(memory or arithmetic, whichever is nearer) that this makes.\n\n"
         "With --vs the two models take turns, and the ratio is of such pairs.",

@@ -185,7 +185,8 @@ static void put_table(const json_t *j) {
     if (json_object_size(json_object_get(j, "types"))) putf("\ntypes\n"), put_bytes(json_object_get(j, "types"), total);
     put_state(json_object_get(j, "state_bytes"), string_of(j, "kv_type"));
     if (number_of(j, "copy_bytes") > 0)
-        putf("\na copy to choose tokens by\n  %-*s%10s\n", LABEL - 2, "output", scaled(number_of(j, "copy_bytes"), "B", buf, sizeof buf));
+        putf("\na copy to choose tokens by\n  %-*s%10s\n", LABEL - 2, "output",
+             scaled(number_of(j, "copy_bytes"), "B", buf, sizeof buf));
     put_work(json_object_get(j, "per_token"));
 }
 

@@ -15,7 +15,8 @@
  *
  *   |w - w'| |x| (1 + g) + |w'| (|x - x'| + 2 g (|x| + |x - x'|))
  *
- * A third g there stands for the few roundings of the radius and of the two bounds themselves: of values of the size of |w'| |x'|. */
+ * A third g there stands for the few roundings of the radius and of the two bounds themselves: of values of the size of |w'| |x'|.
+ */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -45,14 +46,15 @@ static bool suits(const shk_mat *W) {
 }
 
 static size_t groups_of(const shk_mat *W) { return (W->rows + SHK_PACK_ROWS - 1) / SHK_PACK_ROWS; }
-static size_t group_bytes(const shk_mat *W) { return shk_packed_bytes(shk_packing_of(SHK_Q8_0), W->cols); }
+static size_t group_bytes(const shk_mat *W) { return shk_packed_bytes(SHK_Q8_0, W->cols); }
 
 size_t shk_cpu_coarse_bytes(void *dev, const shk_mat *W) {
     (void)dev;
     return suits(W) ? groups_of(W) * group_bytes(W) + W->rows * (3 * sizeof(float) + sizeof(uint32_t)) : 0;
 }
 
-static float rounded_up(double x) { return nextafterf((float)(x * (1 + 1e-9)), INFINITY); } /* sums in double are better than that */
+/* Sums in double are better than a billionth. */
+static float rounded_up(double x) { return nextafterf((float)(x * (1 + 1e-9)), INFINITY); }
 
 typedef struct coarsen_args {
     shk_cpu *cpu;
@@ -66,7 +68,7 @@ static void coarsen_row(const coarsen_args *a, size_t row, float *w, float *back
     size_t cols = a->W->cols;
     double error[4] = { 0 }, norm[4] = { 0 }; /* four sums: a processor adds as many at once */
     k->dequant[a->W->type](w, (const char *)a->W->data + row * a->W->stride, cols);
-    k->quantize_x(rounded, w, cols);
+    k->round_x[SHK_Q8_0](rounded, w, cols);
     for (size_t b = 0; b < cols / SHK_PACK_BLOCK; b++) {
         q8_0[b].d = shk_f32_to_f16(rounded[b].d);
         memcpy(q8_0[b].qs, rounded[b].q, sizeof q8_0[b].qs);
@@ -193,7 +195,7 @@ static float kth_largest(const shk_cpu *cpu, float *v, size_t n, size_t k, uint3
     return least;
 }
 
-/* Products below this are not wanted if the k-th largest is at least `kth`. softcap is monotonic but for its rounding, at most 2^-21
+/* Products below this are not wanted if the k-th largest is at least `kth`. softcap is monotonic but for rounding, at most 2^-21
  * of the cap for each of two values, and makes equal what is far beyond the cap. */
 static float threshold(double kth, double drop, double cap) {
     double t = kth - drop;
@@ -244,7 +246,7 @@ bool shk_cpu_linear_best(void *dev, float *y, const float *x, const shk_mat *W, 
     shk_cpu_linear(cpu, y, x, cols, &W->coarse->copy, NULL, T);
     for (size_t t = 0; t < T; t++) {
         best_args args = { cpu, W, x + t * cols, y + t * W->rows };
-        best(&args, cpu->rounded + t * (cols / SHK_PACK_BLOCK), cap, &wanted[t]);
+        best(&args, (const shk_xblock *)(void *)cpu->rounded + t * (cols / SHK_PACK_BLOCK), cap, &wanted[t]);
     }
     return true;
 }

@@ -107,8 +107,7 @@ shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err) {
                   types_json(shk_model_tensors(m)), "context", (json_int_t)shk_model_context(m), "kv_type",
                   shk_type_of(m->kv_type)->name, "state_bytes", state, "copy_bytes",
                   (json_int_t)shk_model_coarse_bytes(m), "per_token", "flops_dense", t.flops, "flops_skipping",
-                  t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping",
-                  t.bytes_skipping, "tokenizer",
+                  t.flops_skipping, "bytes_dense", t.bytes, "bytes_skipping", t.bytes_skipping, "tokenizer",
                   m->tokenizer ? json_pack("{s:s,s:I}", "kind", shk_tokenizer_kind(m->tokenizer), "size",
                                            (json_int_t)shk_tokenizer_vocab_size(m->tokenizer))
                                : json_null());

@@ -169,9 +169,10 @@ shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tenso
     return SHK_OK;
 }
 
-/* Gathered by rows, or looked up by rows and read by nothing else. */
+/* Gathered by rows, or looked up by rows and read by nothing else. So is an output matrix of floats: ops.h, linear_best. */
 static bool by_rows(const shk_weights *w, const shk_config *c, int layer, const shk_mat *m) {
     if (layer >= 0) return m == &w->layers[layer].up && shk_layer_sparse(c, layer);
+    if (m->data == w->output.data && shk_type_of(m->type)->block == 1) return true;
     return m == &w->ple_embed || (m == &w->embed && w->output.data != w->embed.data);
 }
 

@@ -75,13 +75,14 @@ static void test_quantize(const shk_kernels *k, const shk_kernels *ref) {
     }
     float *small = fill(floats(0, N), N, -1, 1); /* blocks around the least that is rounded */
     for (size_t i = 0; i < N; i++) small[i] = ldexpf(small[i], -116 - (int)(i / SHK_PACK_BLOCK));
-    k->quantize_x(a, small, N);
-    ref->quantize_x(b, small, N);
+    k->round_x[SHK_Q8_0](a, small, N);
+    ref->round_x[SHK_Q8_0](b, small, N);
     CHECK(!memcmp(a, b, BLOCKS * sizeof *a), "%s: small values: not the reference", k->tier);
     for (size_t j = 0; j < BLOCKS; j++) {
         int sum = 0;
         for (size_t i = 0; i < SHK_PACK_BLOCK; i++) sum += a[j].q[i];
-        CHECK(sum == a[j].half[0] + a[j].half[1], "%s: small values: a sum of %d for %d", k->tier, a[j].half[0] + a[j].half[1], sum);
+        CHECK(sum == a[j].half[0] + a[j].half[1], "%s: small values: a sum of %d for %d", k->tier,
+              a[j].half[0] + a[j].half[1], sum);
     }
     static const float bad[] = { NAN, INFINITY, -INFINITY };
     for (size_t i = 0; i < N; i++) {
