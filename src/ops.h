@@ -18,6 +18,7 @@ typedef struct shk_mat {
     shk_type type;
     size_t rows, cols;
     size_t stride; /* bytes from a row to the next */
+    bool rounded;  /* sparse ops may round what they multiply by integers */
     bool packed;   /* data is in the device's own form: what `prepare` has made; stride is then the bytes of a row on average */
     const struct shk_coarse *coarse; /* the device's: what `coarsen` has made; NULL: linear_best cannot be used */
 } shk_mat;

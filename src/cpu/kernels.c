@@ -10,7 +10,10 @@
 #define SLOT(slot, fn, isa) .slot = shk_##slot##_##isa,
 #define PACKED(T, type, isa) k->dot_packed[SHK_##T] = shk_dot_packed_##type##_##isa;
 #define ROUND(T, type, isa) k->round_x[SHK_##T] = shk_quantize_x_##isa;
-#define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) SHK_PACKED_TYPES(ROUND, isa)
+#define GATHERED(T, type, isa, block, group, min)                                                                  \
+    k->row_scales[SHK_##T] = shk_row_scales_##type##_##isa, k->dot_gathered[SHK_##T] = shk_dot_gathered_##type##_##isa, \
+    k->axpy_gathered[SHK_##T] = shk_axpy_gathered_##type##_##isa;
+#define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) SHK_PACKED_TYPES(ROUND, isa) SHK_GATHERED_TYPES(GATHERED, isa)
 #define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_KV_TYPES(KV, isa) SHK_SLOTS(SLOT, isa) }
 
 /* A tier's f32 functions are a whole: exactness (kernels.h) ties them together. Integer products are the same in all. */

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/gathered.h"
 #include "cpu/packed.h"
 #include "file/types.h"
 
@@ -144,6 +145,9 @@ typedef struct shk_kernels {
     shk_round_x_fn *round_x[SHK_TYPE_COUNT];
     shk_dot_many_fn *dot_many[SHK_TYPE_COUNT];   /* f32, bf16, q8_0: what sessions keep keys and values in */
     shk_axpy_many_fn *axpy_many[SHK_TYPE_COUNT];
+    shk_row_scales_fn *row_scales[SHK_TYPE_COUNT]; /* NULL: not of integers; these three go together */
+    shk_dot_gathered_fn *dot_gathered[SHK_TYPE_COUNT];
+    shk_axpy_gathered_fn *axpy_gathered[SHK_TYPE_COUNT];
     shk_matmul_f32_fn *matmul_f32;
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;

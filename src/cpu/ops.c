@@ -67,7 +67,7 @@ static shk_status prepare(void *dev, shk_mat *W, shk_error *err) {
     shk_want_huge(args.to, groups * group_bytes(W));
     shk_pool_run(cpu->pool, pack_range, &args, groups, 1);
     shk_map_forget(W->data, W->rows * W->stride); /* the pages that two groups shared */
-    *W = (shk_mat){ args.to, W->type, W->rows, W->cols, group_bytes(W) / SHK_PACK_ROWS, true };
+    *W = (shk_mat){ args.to, W->type, W->rows, W->cols, group_bytes(W) / SHK_PACK_ROWS, .packed = true };
     return SHK_OK;
 }
 

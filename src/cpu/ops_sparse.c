@@ -17,9 +17,9 @@ typedef struct sparse_args {
     const float *s;
     size_t n;
     const shk_sparsity *how;
-    float *y, *u;
+    float *y;
     const float *x;
-    size_t ldx;
+    size_t ldx, T;
     const shk_mat *U, *Vt;
 } sparse_args;
 
@@ -52,42 +52,153 @@ void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size
     shk_pool_run(cpu->pool, sparsify_range, &args, T, 1);
 }
 
-/* value[j] = gelu(value[j]) * (U[ids[j]] . x) for the active j in [begin, end) of token t; u is scratch of their number. */
-static void up(const sparse_args *a, size_t t, float *u, size_t begin, size_t end) {
-    const uint32_t *ids = a->active->ids + t * a->active->max + begin;
-    float *value = a->active->value + t * a->active->max + begin;
-    a->cpu->k.dot_rows[a->U->type](u, a->U->data, a->U->stride, ids, end - begin, a->x + t * a->ldx, a->U->cols);
-    a->cpu->k.gelu_mul(value, value, u, end - begin);
-}
+/* ---- gathered rows ----
+ * Neurons are the outer loop and tokens the inner one: each token of a pass wants other rows, but the rows in play stay in the
+ * second-level cache until all tokens have had theirs. */
 
-static void down(const sparse_args *a, size_t t, size_t begin, size_t end) {
-    const shk_type_info *type = shk_type_of(a->Vt->type);
-    float *y = a->y + t * a->Vt->cols + begin;
-    memset(y, 0, (end - begin) * sizeof *y);
-    a->cpu->k.axpy_rows[a->Vt->type](y, (const char *)a->Vt->data + begin / type->block * type->bytes, a->Vt->stride,
-                                     a->active->ids + t * a->active->max, a->active->value + t * a->active->max, a->active->n[t],
-                                     end - begin);
-}
+enum { TILE_BYTES = 256 << 10, COLUMNS = 64 };
 
-/* One token: threads share its active neurons, then its output columns. */
-static void up_range(void *ctx, int thread, size_t begin, size_t end) {
-    (void)thread;
-    const sparse_args *a = ctx;
-    up(a, 0, a->u + begin, begin, end);
-}
+/* Rows that share the cache; one token shares with nobody. */
+static size_t tile_rows(const sparse_args *a, size_t row_bytes) { return a->T > 1 ? TILE_BYTES / row_bytes + 1 : SIZE_MAX; }
 
-static void down_range(void *ctx, int thread, size_t begin, size_t end) {
-    (void)thread;
-    down(ctx, 0, begin, end);
-}
+/* Each token's place in its list, ascending. */
+typedef struct cursor {
+    uint32_t at[SHK_PASS_ROWS];
+} cursor;
 
-/* Several tokens: each thread takes whole ones. */
-static void tokens_range(void *ctx, int thread, size_t begin, size_t end) {
-    const sparse_args *a = ctx;
-    for (size_t t = begin; t < end; t++) {
-        up(a, t, a->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH, 0, a->active->n[t]);
-        if (a->Vt) down(a, t, 0, a->Vt->cols);
+static void seek(cursor *c, const sparse_args *a, size_t neuron) {
+    for (size_t t = 0; t < a->T; t++) {
+        const uint32_t *ids = a->active->ids + t * a->active->max;
+        size_t low = 0, high = a->active->n[t];
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (ids[middle] < neuron) low = middle + 1;
+            else high = middle;
+        }
+        c->at[t] = (uint32_t)low;
     }
+}
+
+/* Token t's active neurons before `end`, from where the last call stopped: the first, as a place in `active`, and their number. */
+static size_t advance(cursor *c, const sparse_args *a, size_t t, size_t end, size_t *n) {
+    size_t first = t * a->active->max + c->at[t], i = 0, left = a->active->n[t] - c->at[t];
+    while (i < left && a->active->ids[first + i] < end) i++;
+    c->at[t] += (uint32_t)i;
+    *n = i;
+    return first;
+}
+
+/* Products with a matrix of integers may round what they multiply. */
+static bool rounded(const shk_cpu *cpu, const shk_mat *m) { return m->rounded && cpu->k.dot_gathered[m->type]; }
+
+static void round_range(void *ctx, int thread, size_t begin, size_t end) {
+    (void)thread;
+    const sparse_args *a = ctx;
+    size_t k = a->U->cols;
+    for (size_t t = begin; t < end; t++) a->cpu->k.quantize_x(a->cpu->rounded + t * (k / SHK_PACK_BLOCK), a->x + t * a->ldx, k);
+}
+
+/* value = gelu(value) * (U[id] . x) for the active neurons in [begin, end) of every token. */
+static void up_range(void *ctx, int thread, size_t begin, size_t end) {
+    const sparse_args *a = ctx;
+    const shk_mat *U = a->U;
+    const shk_kernels *k = &a->cpu->k;
+    float *u = a->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH;
+    bool integer = rounded(a->cpu, U);
+    size_t tile = tile_rows(a, U->stride);
+    cursor c;
+    seek(&c, a, begin);
+    for (size_t j = begin, next; j < end; j = next) {
+        next = end - j < tile ? end : j + tile;
+        for (size_t t = 0, n; t < a->T; t++) {
+            size_t first = advance(&c, a, t, next, &n);
+            const uint32_t *ids = a->active->ids + first;
+            float *value = a->active->value + first;
+            if (integer) k->dot_gathered[U->type](u, U->data, U->stride, ids, n, a->cpu->rounded + t * (U->cols / SHK_PACK_BLOCK), U->cols);
+            else k->dot_rows[U->type](u, U->data, U->stride, ids, n, a->x + t * a->ldx, U->cols);
+            k->gelu_mul(value, value, u, n);
+        }
+    }
+}
+
+/* y = sum of value * Vt[id], `width` columns from `column` on of every token. */
+static void down_float(const sparse_args *a, size_t column, size_t width) {
+    const shk_mat *Vt = a->Vt;
+    const shk_type_info *type = shk_type_of(Vt->type);
+    const char *w = (const char *)Vt->data + column / type->block * type->bytes;
+    size_t tile = tile_rows(a, width / type->block * type->bytes + 1);
+    cursor c = { { 0 } };
+    for (size_t j = 0, next; j < Vt->rows; j = next) {
+        next = Vt->rows - j < tile ? Vt->rows : j + tile;
+        for (size_t t = 0, n; t < a->T; t++) {
+            size_t first = advance(&c, a, t, next, &n);
+            a->cpu->k.axpy_rows[Vt->type](a->y + t * Vt->cols + column, w, Vt->stride, a->active->ids + first,
+                                          a->active->value + first, n, width);
+        }
+    }
+}
+
+/* The rows that a token's turn prefetches: one alone has its list, several share the next tile, of which they will want most. */
+static size_t look_ahead(const sparse_args *a, const cursor *c, size_t t, size_t next, const char *w, const void **rows) {
+    enum { MANY = 16 };
+    size_t n = 0;
+    if (a->T == 1)
+        for (const uint32_t *id = a->active->ids + c->at[0], *end = a->active->ids + a->active->n[0]; id < end; id++) {
+            if (*id >= next + SHK_GATHER_ROWS) break;
+            rows[n++] = w + *id * a->Vt->stride;
+        }
+    else if (a->T >= MANY)
+        for (size_t i = t * SHK_GATHER_ROWS / a->T; i < (t + 1) * SHK_GATHER_ROWS / a->T && next + i < a->Vt->rows; i++)
+            rows[n++] = w + (next + i) * a->Vt->stride;
+    return n;
+}
+
+/* The same with coefficients as integers, relative to the largest of SHK_GATHER_ROWS neurons. Scales are taken out of the rows
+ * once for all tokens, into `scales`. */
+static void down_integer(const sparse_args *a, size_t column, size_t width, float *scales) {
+    const shk_mat *Vt = a->Vt;
+    const shk_kernels *k = &a->cpu->k;
+    const shk_type_info *type = shk_type_of(Vt->type);
+    size_t each = 2 * shk_scale_groups(Vt->type, width);
+    const char *w = (const char *)Vt->data + column / type->block * type->bytes;
+    shk_gathered_row rows[SHK_GATHER_ROWS];
+    const void *ahead[SHK_GATHER_ROWS];
+    cursor c = { { 0 } };
+    for (size_t j = 0; j < Vt->rows; j += SHK_GATHER_ROWS) {
+        bool known[SHK_GATHER_ROWS] = { false };
+        for (size_t t = 0, n; t < a->T; t++) {
+            size_t first = advance(&c, a, t, j + SHK_GATHER_ROWS, &n);
+            const uint32_t *ids = a->active->ids + first;
+            for (size_t i = 0; i < n; i++) {
+                size_t r = a->T == 1 ? i : ids[i] - j;
+                rows[i] = (shk_gathered_row){ w + ids[i] * Vt->stride, scales + r * each };
+                if (!known[r]) k->row_scales[Vt->type](scales + r * each, rows[i].w, width);
+                known[r] = true;
+            }
+            size_t n_ahead = look_ahead(a, &c, t, j + SHK_GATHER_ROWS, w, ahead);
+            k->axpy_gathered[Vt->type](a->y + t * Vt->cols + column, rows, a->active->value + first, n, width, ahead, n_ahead);
+        }
+    }
+}
+
+/* Columns [begin, end) times COLUMNS or a block. */
+static void down_range(void *ctx, int thread, size_t begin, size_t end) {
+    const sparse_args *a = ctx;
+    size_t unit = shk_type_of(a->Vt->type)->block > COLUMNS ? shk_type_of(a->Vt->type)->block : COLUMNS, cols = a->Vt->cols;
+    float *scales = a->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH;
+    for (size_t column = begin * unit, width; column < cols && column < end * unit; column += width) {
+        size_t most = SHK_CPU_SCRATCH / SHK_GATHER_ROWS / 2 * 16; /* so many that their scales have room, one for 16 at the least */
+        width = (end * unit < cols ? end * unit : cols) - column;
+        if (width > most) width = most;
+        for (size_t t = 0; t < a->T; t++) memset(a->y + t * cols + column, 0, width * sizeof *a->y);
+        if (rounded(a->cpu, a->Vt)) down_integer(a, column, width, scales);
+        else down_float(a, column, width);
+    }
+}
+
+static void up(const sparse_args *a) {
+    if (rounded(a->cpu, a->U)) shk_pool_run(a->cpu->pool, round_range, (void *)a, a->T, 4);
+    shk_pool_run(a->cpu->pool, up_range, (void *)a, a->U->rows, 64);
 }
 
 /* Each token reads its own rows. */
@@ -95,27 +206,21 @@ static void count(shk_cpu *cpu, const shk_active *active, const shk_mat *m, size
     for (size_t t = 0; t < T; t++) shk_cpu_note(cpu, m, active->n[t], 1);
 }
 
-enum { DOWN_COLUMNS = 256 }; /* a multiple of every type's block */
-
 void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
                         size_t T) {
     shk_cpu *cpu = dev;
-    sparse_args args = { .cpu = cpu, .active = active, .y = y, .u = cpu->scratch, .x = x, .ldx = ldx, .U = U, .Vt = Vt };
-    if (T > 1) {
-        shk_pool_run(cpu->pool, tokens_range, &args, T, 1);
-    } else {
-        shk_pool_run(cpu->pool, up_range, &args, active->n[0], 16);
-        shk_pool_run(cpu->pool, down_range, &args, Vt->cols, DOWN_COLUMNS);
-    }
+    sparse_args args = { .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt };
+    size_t unit = shk_type_of(Vt->type)->block > COLUMNS ? shk_type_of(Vt->type)->block : COLUMNS;
+    up(&args);
+    shk_pool_run(cpu->pool, down_range, &args, (Vt->cols + unit - 1) / unit, 1);
     count(cpu, active, U, T);
     count(cpu, active, Vt, T);
 }
 
 void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T) {
     shk_cpu *cpu = dev;
-    sparse_args args = { .cpu = cpu, .active = active, .u = cpu->scratch, .x = x, .ldx = ldx, .U = U };
-    if (T > 1) shk_pool_run(cpu->pool, tokens_range, &args, T, 1);
-    else shk_pool_run(cpu->pool, up_range, &args, active->n[0], 16);
+    sparse_args args = { .cpu = cpu, .active = active, .x = x, .ldx = ldx, .T = T, .U = U };
+    up(&args);
     count(cpu, active, U, T);
     memset(h, 0, T * U->rows * sizeof *h);
     for (size_t t = 0; t < T; t++)

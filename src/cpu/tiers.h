@@ -3,6 +3,7 @@
 #ifndef SHK_CPU_TIERS_H
 #define SHK_CPU_TIERS_H
 
+#include "cpu/gathered.h"
 #include "cpu/kernels.h"
 #include "cpu/packed.h"
 
@@ -44,7 +45,12 @@ SHK_DECLARE_TIER(neon)
 
 /* Integer products are the same in every tier (packed.h), so that they need no table of their own for each. */
 #define SHK_DECLARE_PACKED(T, type, tier) shk_dot_packed_fn shk_dot_packed_##type##_##tier;
-#define SHK_DECLARE_INTEGER(tier) SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) shk_round_x_fn shk_quantize_x_##tier;
+#define SHK_DECLARE_GATHERED(T, type, tier, block, group, min)                                                     \
+    shk_row_scales_fn shk_row_scales_##type##_##tier;                                                              \
+    shk_dot_gathered_fn shk_dot_gathered_##type##_##tier;                                                          \
+    shk_axpy_gathered_fn shk_axpy_gathered_##type##_##tier;
+#define SHK_DECLARE_INTEGER(tier)                                                                                  \
+    SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) SHK_GATHERED_TYPES(SHK_DECLARE_GATHERED, tier) shk_round_x_fn shk_quantize_x_##tier;
 SHK_DECLARE_INTEGER(ref)
 SHK_DECLARE_INTEGER(avx2)
 SHK_DECLARE_INTEGER(avx512vnni)

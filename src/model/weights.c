@@ -178,6 +178,8 @@ static bool by_rows(const shk_weights *w, const shk_config *c, int layer, const 
 
 shk_status shk_weights_prepare(shk_weights *w, const shk_config *c, const shk_ops *ops, void *dev, shk_error *err) {
     bool tied = w->output.data == w->embed.data;
+    for (int layer = 0; layer < (int)c->n_layers; layer++)
+        w->layers[layer].up.rounded = w->layers[layer].down_t.rounded = shk_layer_sparse(c, layer);
     for (int layer = -1; layer < (int)c->n_layers; layer++)
         for (const shk_slot *s = shk_slots; s < shk_slots + shk_n_slots; s++) {
             if (!shk_slot_applies(s, c, layer)) continue;
