@@ -15,8 +15,8 @@
  *   f_r = c_r * d_r    S = max |f_r| / 32512    i = 32512 / max |f_r|    e_r = f_r * i, exact, to the nearest integer, ties to even
  *   y   = (float)(sum_r e_r q_r) * S + (y + sum_r m_r c_r)                                                 fused, r in order
  *
- * so the error of a coefficient is 2^-16 of the largest. Where the largest is below SHK_GATHER_LEAST, the products count as 0; where
- * one is not finite, S is a NaN. 32512 = 127 * 256: both bytes of e, taken as signed ones, are in range. */
+ * so the error of a coefficient is 2^-16 of the largest. Where the largest is below SHK_GATHER_LEAST, the products count as 0;
+ * where one is not finite, S is a NaN. 32512 = 127 * 256: both bytes of e, taken as signed ones, are in range. */
 #ifndef SHK_CPU_GATHERED_H
 #define SHK_CPU_GATHERED_H
 
@@ -54,7 +54,7 @@ typedef void shk_dot_gathered_fn(float *y, const void *w, size_t stride, const u
                                  size_t k);
 /* y[j] += sum_i c[i] * row i[j]   y [k]   c [n], n <= SHK_GATHER_ROWS   k a multiple of the type's block
  *   ahead [n_ahead]: rows that will be wanted soon, whose k values are prefetched */
-typedef void shk_axpy_gathered_fn(float *y, const shk_gathered_row *rows, const float *c, size_t n, size_t k, const void *const *ahead,
-                                  size_t n_ahead);
+typedef void shk_axpy_gathered_fn(float *y, const shk_gathered_row *rows, const float *c, size_t n, size_t k,
+                                  const void *const *ahead, size_t n_ahead);
 
 #endif

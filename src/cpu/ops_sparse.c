@@ -91,11 +91,14 @@ static size_t advance(cursor *c, const sparse_args *a, size_t t, size_t end, siz
 /* Products with a matrix of integers may round what they multiply. */
 static bool rounded(const shk_cpu *cpu, const shk_mat *m) { return m->rounded && cpu->k.dot_gathered[m->type]; }
 
+static shk_xblock *rounded_x(const sparse_args *a, size_t t) {
+    return (shk_xblock *)(void *)a->cpu->rounded + t * (a->U->cols / SHK_PACK_BLOCK);
+}
+
 static void round_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const sparse_args *a = ctx;
-    size_t k = a->U->cols;
-    for (size_t t = begin; t < end; t++) a->cpu->k.quantize_x(a->cpu->rounded + t * (k / SHK_PACK_BLOCK), a->x + t * a->ldx, k);
+    for (size_t t = begin; t < end; t++) a->cpu->k.round_x[SHK_Q8_0](rounded_x(a, t), a->x + t * a->ldx, a->U->cols);
 }
 
 /* value = gelu(value) * (U[id] . x) for the active neurons in [begin, end) of every token. */
@@ -114,7 +117,8 @@ static void up_range(void *ctx, int thread, size_t begin, size_t end) {
             size_t first = advance(&c, a, t, next, &n);
             const uint32_t *ids = a->active->ids + first;
             float *value = a->active->value + first;
-            if (integer) k->dot_gathered[U->type](u, U->data, U->stride, ids, n, a->cpu->rounded + t * (U->cols / SHK_PACK_BLOCK), U->cols);
+            const shk_xblock *x = rounded_x(a, t);
+            if (integer) k->dot_gathered[U->type](u, U->data, U->stride, ids, n, x, U->cols);
             else k->dot_rows[U->type](u, U->data, U->stride, ids, n, a->x + t * a->ldx, U->cols);
             k->gelu_mul(value, value, u, n);
         }

@@ -50,7 +50,9 @@ SHK_DECLARE_TIER(neon)
     shk_dot_gathered_fn shk_dot_gathered_##type##_##tier;                                                          \
     shk_axpy_gathered_fn shk_axpy_gathered_##type##_##tier;
 #define SHK_DECLARE_INTEGER(tier)                                                                                  \
-    SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier) SHK_GATHERED_TYPES(SHK_DECLARE_GATHERED, tier) shk_round_x_fn shk_quantize_x_##tier;
+    SHK_PACKED_TYPES(SHK_DECLARE_PACKED, tier)                                                                     \
+    SHK_GATHERED_TYPES(SHK_DECLARE_GATHERED, tier)                                                                 \
+    shk_round_x_fn shk_quantize_x_##tier;
 SHK_DECLARE_INTEGER(ref)
 SHK_DECLARE_INTEGER(avx2)
 SHK_DECLARE_INTEGER(avx512vnni)

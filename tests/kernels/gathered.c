@@ -24,7 +24,7 @@ static input random_input(const format *f, size_t n, size_t k, size_t gap) {
     in.ids = place(8, n * 4, 0), in.x = place(4, k / 32 * sizeof *in.x, 0);
     in.scales = floats(6, n * 2 * in.groups), in.c = fill(floats(5, n), n, -2, 2);
     for (size_t i = 0; i < STORED; i++) random_row(f, in.w + i * in.stride, k, false);
-    ref.quantize_x(in.x, x, k);
+    ref.round_x[SHK_Q8_0](in.x, x, k);
     for (size_t i = 0; i < n; i++) {
         in.ids[i] = (uint32_t)(test_random(&seed) % STORED);
         in.rows[i] = (shk_gathered_row){ in.w + in.ids[i] * in.stride, in.scales + i * 2 * in.groups };
@@ -92,8 +92,8 @@ static void test_extremes(const shk_kernels *k, const format *f) {
     for (int kind = 0; kind < 5; kind++) {
         input in = random_input(f, SHK_GATHER_ROWS, block, 1);
         for (size_t i = 0; i < in.n; i++) {
-            in.c[i] = kind == 0 ? 1 : kind == 1 ? 0 : kind == 2 ? 1e-37f : kind == 3 ? (float)ldexp(uniform(-1, 1), (int)(i % 99) - 99) : 1;
-            if (kind == 4 && i == 77) in.c[i] = NAN;
+            const float c[] = { 1, 0, 1e-37f, (float)ldexp(uniform(-1, 1), (int)(i % 99) - 99), i == 77 ? NAN : 1 };
+            in.c[i] = c[kind];
         }
         uint16_t half = shk_f32_to_f16(0.5f);
         for (size_t i = 0; kind == 0 && i < STORED; i++) { /* every row alike, with the largest quants */
@@ -107,7 +107,8 @@ static void test_extremes(const shk_kernels *k, const format *f) {
         memset(y, 0, block * sizeof *y);
         k->axpy_gathered[f->type](y, in.rows, in.c, in.n, block, NULL, 0);
         for (size_t j = 0; j < block; j++)
-            CHECK(kind == 1 ? y[j] == 0 : isnan(y[j]) == (kind == 4), "%s %s, extreme %d: %g", k->tier, shk_type_of(f->type)->name, kind, (double)y[j]);
+            CHECK(kind == 1 ? y[j] == 0 : isnan(y[j]) == (kind == 4), "%s %s, extreme %d: %g", k->tier,
+                  shk_type_of(f->type)->name, kind, (double)y[j]);
     }
 }
 

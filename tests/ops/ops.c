@@ -11,7 +11,7 @@ static void *dev;
 static unsigned long long seed = 12345;
 static const double EPS = 0x1p-24; /* half an ulp of 1 in f32 */
 
-enum { MAX = 1 << 16, BUFFERS = 12 };
+enum { MAX = 1 << 18, BUFFERS = 12 };
 static float *device[BUFFERS], host[BUFFERS][MAX];
 
 /* Buffer b gets n random values, on both sides. */
@@ -351,11 +351,27 @@ static void test_rope(void) {
             }
 }
 
-static void test_sparse(shk_type type, size_t T, bool dense) {
+/* How far the rounding of x to 8 bits moves a product with row w: half a step, a 254th of a block's largest, for each value. */
+static double rounding_of_dot(const float *w, const float *x, size_t n) {
+    double sum = 0, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i % 32 == 0) most = 0;
+        for (size_t j = i; i % 32 == 0 && j < i + 32; j++) most = fmax(most, fabs((double)x[j]));
+        sum += fabs((double)w[i]) * most / 254;
+    }
+    return sum;
+}
+
+/* `rounded`: blocks may meet rounded activations. A coefficient of Vt is then off by 2^-16 of the largest of its group, whose
+ * integers are below 128. */
+static void test_sparse(shk_type type, size_t T, bool dense, bool rounded) {
     enum { F = 96, IN = 64, OUT = 64, K = 9 };
+    const double LARGEST_SCALE = 0.5 / 7; /* of weights up to 0.5 in 4 bits */
     shk_sparsity how = { K, 0, dense };
     shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
     shk_mat U = matrix(0, type, F, IN), Vt = matrix(1, type, F, OUT);
+    bool blocks = rounded && shk_type_of(type)->block > 1;
+    U.rounded = Vt.rounded = rounded;
     fill(2, T * F, 1), fill(3, T * IN, 1);
     for (int down = 0; down < 2; down++) {
         ops->sparsify(dev, &active, device[2], T, F, &how);
@@ -366,21 +382,48 @@ static void test_sparse(shk_type type, size_t T, bool dense) {
         uint32_t counts[64];
         ops->download(dev, counts, active.n, T * sizeof *counts);
         for (size_t t = 0; t < T; t++) {
-            double s[F], h[F], kept = 0, near_theta = 0;
+            double s[F], h[F], moved[F], kept = 0, near_theta = 0, largest = 0;
             for (size_t j = 0; j < F; j++) s[j] = host[2][t * F + j];
             double theta = threshold(s, F, K);
             for (size_t j = 0; j < F; j++) {
-                h[j] = gelu(fmax(s[j] - theta, 0)) * dot(host[0] + j * IN, host[3] + t * IN, IN);
-                kept += s[j] > theta, near_theta += fabs(s[j] - theta) < 1e-5;
-                if (!down) near("sparse_up", j, host[4][t * F + j], h[j], IN, IN + 16);
+                double g = gelu(fmax(s[j] - theta, 0));
+                h[j] = g * dot(host[0] + j * IN, host[3] + t * IN, IN);
+                moved[j] = blocks ? fabs(g) * rounding_of_dot(host[0] + j * IN, host[3] + t * IN, IN) : 0;
+                kept += s[j] > theta, near_theta += fabs(s[j] - theta) < 1e-5, largest = fmax(largest, fabs(h[j]) + moved[j]);
+                if (!down) near("sparse_up", j, host[4][t * F + j], h[j], IN + moved[j] / EPS / (IN + 16), IN + 16);
             }
             CHECK(dense ? counts[t] == F : fabs(counts[t] - kept) <= near_theta, "row %zu: %u active, want %g", t, counts[t], kept);
             for (size_t e = 0; down && e < OUT; e++) {
-                double sum = 0;
-                for (size_t j = 0; j < F; j++) sum += h[j] * host[1][j * OUT + e];
-                near("sparse_glu", e, host[4][t * OUT + e], sum, IN * kept, IN + 16 + kept);
+                double sum = 0, error = blocks ? kept * 0x1p-16 * 128 * largest * LARGEST_SCALE : 0;
+                for (size_t j = 0; j < F; j++) {
+                    sum += h[j] * host[1][j * OUT + e];
+                    error += moved[j] * fabs((double)host[1][j * OUT + e]);
+                }
+                near("sparse_glu", e, host[4][t * OUT + e], sum, IN * kept + error / EPS / (IN + 16 + kept), IN + 16 + kept);
             }
         }
+    }
+    ops->release(dev, active.ids, T * F * 4);
+    ops->release(dev, active.value, T * F * 4);
+    ops->release(dev, active.n, T * 4);
+}
+
+/* Rows of a pass share tiles and prefetches; each must come out as if it were alone, to the bit. */
+static void test_sparse_tiles(shk_type type, bool rounded) {
+    enum { T = 20, F = 1300, IN = 64, OUT = 160, K = 100 };
+    shk_sparsity how = { K, 0, false };
+    shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
+    shk_mat U = matrix(0, type, F, IN), Vt = matrix(1, type, F, OUT);
+    U.rounded = Vt.rounded = rounded;
+    fill(2, T * F, 1), fill(3, T * IN, 1);
+    ops->sparsify(dev, &active, device[2], T, F, &how);
+    ops->sparse_glu(dev, device[4], &active, device[3], IN, &U, &Vt, T);
+    fetch(4, T * OUT);
+    for (size_t t = 0; t < T; t++) {
+        ops->sparsify(dev, &active, device[2] + t * F, 1, F, &how);
+        ops->sparse_glu(dev, device[5], &active, device[3] + t * IN, IN, &U, &Vt, 1);
+        fetch(5, OUT);
+        CHECK(memcmp(host[5], host[4] + t * OUT, OUT * sizeof(float)) == 0, "%s: row %zu of a pass", shk_type_of(type)->name, t);
     }
     ops->release(dev, active.ids, T * F * 4);
     ops->release(dev, active.value, T * F * 4);
@@ -481,7 +524,11 @@ int main(void) {
                 CASE(test_linear(types[i], 5, 37, 64, false, prepared));
                 CASE(test_linear(types[i], 40, 24, 32, true, prepared));
             }
-            CASE(test_sparse(types[i], 1, false)), CASE(test_sparse(types[i], 7, false)), CASE(test_sparse(types[i], 2, true));
+            for (int rounded = 0; rounded < 2; rounded++) {
+                CASE(test_sparse(types[i], 1, false, rounded)), CASE(test_sparse(types[i], 20, false, rounded));
+                CASE(test_sparse(types[i], 2, true, rounded));
+                test_sparse_tiles(types[i], rounded);
+            }
         }
         CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, false)), CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, true));
         CASE(test_block_linear(1, 4, 16)), CASE(test_block_linear(6, 3, 20));

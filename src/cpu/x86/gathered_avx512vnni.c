@@ -28,7 +28,7 @@ INLINE void pack(vu word[2], const vu e[4]) {
     word[1] = (low[0] & bytes) | (low[1] << 8 & ~bytes);
 }
 
-/* Sums of 4 columns of each half a vector: interleaving stays within halves. First those of the high bytes, then of the low ones. */
+/* Sums of 4 columns of each half a vector: interleaving stays within halves. First those of the high bytes, then the low ones'. */
 enum { SUMS = 8 };
 
 INLINE void add_rows(i8 *sum, const bytes32 q[4], const uint32_t words[4], bool wide) {
