@@ -106,7 +106,7 @@ shk_status shk_cpu_coarsen(void *dev, shk_mat *W, shk_error *err) {
     float *rows = shk_arena_alloc(cpu->packed, W->rows, 4 * sizeof *rows);
     if (!c || !data || !rows) return shk_fail(err, SHK_E_MEMORY, "no memory for a copy of a matrix of %zu x %zu", W->rows, W->cols);
     shk_want_huge(data, groups * bytes);
-    c->copy = (shk_mat){ data, SHK_Q8_0, W->rows, W->cols, bytes / SHK_PACK_ROWS, true };
+    c->copy = (shk_mat){ data, SHK_Q8_0, W->rows, W->cols, bytes / SHK_PACK_ROWS, .packed = true };
     c->error = rows;
     c->norm = rows + W->rows;
     c->lower = rows + 2 * W->rows;
