@@ -33,7 +33,8 @@ typedef enum shk_status {
     SHK_E_MEMORY,
     SHK_E_ARGUMENT,    /* the caller's value is out of range */
     SHK_E_LIMIT,       /* the session's context or another fixed capacity is full */
-    SHK_E_NUMERIC      /* the model computed a NaN or an infinity */
+    SHK_E_NUMERIC,     /* the model computed a NaN or an infinity */
+    SHK_E_DEVICE       /* a GPU that cannot be used, or that failed */
 } shk_status;
 
 typedef struct shk_error {
@@ -108,6 +109,11 @@ SHK_API shk_status shk_chat_tokens(const shk_tokenizer *t, const shk_message *me
 
 typedef struct shk_model shk_model;
 
+typedef enum shk_device {
+    SHK_DEVICE_CPU,
+    SHK_DEVICE_CUDA /* the first NVIDIA GPU that the CUDA runtime shows (CUDA_VISIBLE_DEVICES chooses); weights are copied to it */
+} shk_device;
+
 typedef struct shk_model_params {
     int threads;      /* compute threads; 0: one for each CPU that the process may use */
     int window_extra; /* added to the window of every local layer (1: RecurrentGemma as its first release attends) */
@@ -116,6 +122,7 @@ typedef struct shk_model_params {
                        * they meet quantized matrices (several times as fast, and an error below that of the quantized weights), and
                        * to bf16 where they meet bf16 on a CPU that multiplies it */
     const char *kv_type; /* of the keys and values that sessions keep: "f32", "bf16" (NULL: this) or "q8_0" */
+    shk_device device; /* where it runs; a state saved on one device can be continued on another */
 } shk_model_params;
 
 /* Maps the model at `path`: a GGUF file, or a Hugging Face directory (config.json and safetensors). The mapping lives as long
@@ -151,12 +158,13 @@ typedef struct shk_work {
 } shk_work;
 SHK_API shk_work shk_model_work(const shk_model *m);
 
-/* What this machine can do with `threads` threads (0: all), measured in about a second: bytes read per second from memory far
- * larger than the caches, fused multiply-adds in f32 (2 operations each) per second. */
+/* What this machine can do, measured in about a second: bytes read per second from memory far larger than the caches, and
+ * multiply-adds (2 operations each) per second: of the CPU with `threads` threads (0: all) in f32, of a GPU in bf16 on its tensor
+ * cores. */
 typedef struct shk_ceilings {
     double bytes_per_s, flops_per_s;
 } shk_ceilings;
-SHK_API shk_status shk_probe(shk_ceilings *out, int threads, shk_error *err);
+SHK_API shk_status shk_probe(shk_ceilings *out, shk_device device, int threads, shk_error *err);
 
 /* ---- session ---- */
 
@@ -191,14 +199,14 @@ typedef struct shk_span {
     float *logits;         /* [vocab] for the last token, or [n, vocab] if all_logits; NULL: not wanted */
     int all_logits;
     /* NULL, or what samples from the logits. Those that it cannot choose may then be -INFINITY, and are where finding that out is
-     * faster than computing them: a sampler of these parameters gives the same ids either way. */
+     * faster than computing them or bringing them from the device: a sampler of these parameters gives the same ids either way. */
     const struct shk_sampling *sampling;
 } shk_span;
 
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
  * advancing them one by one, and to any other division of the tokens into calls. A session may appear once. On failure no
- * session has moved, except for SHK_E_NUMERIC and, while recording, SHK_E_MEMORY. Calls on one model from several threads take
- * turns. */
+ * session has moved, except for SHK_E_NUMERIC, SHK_E_DEVICE and, while recording or on a GPU, SHK_E_MEMORY. Calls on one model from
+ * several threads take turns. */
 SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error *err);
 
 /* Active units of the sparse layers, counted since shk_model_record(m, 1), as a JSON object:

@@ -17,6 +17,7 @@ typedef struct bench_args {
 
 static const option bench_options[] = {
     MODEL_ROW,
+    DEVICE_ROW,
     { "vs", 0, OPT_PATH, AT(vs), 0, 0, "MODEL", "time this model too, in turn with the first, and print first over second" },
     { "prefill", 0, OPT_INT, AT(prefill), 0, 1 << 20, "N", "prompt tokens of a prefill; 0: no such test" },
     { "generate", 'n', OPT_INT, AT(generate), 0, 1 << 20, "N", "tokens of a decode; 0: no such test" },
@@ -70,7 +71,8 @@ static void subject_close(subject *s) {
 
 static int subject_open(subject *s, const char *path, const model_args *a, const test *t) {
     shk_error err;
-    shk_model_params params = { .threads = t->threads, .dense = a->dense, .exact = a->exact, .kv_type = a->kv_type };
+    shk_model_params params = model_params(a);
+    params.threads = t->threads;
     if (shk_model_load(&s->model, path, &params, &err)) return fail("%s", err.message);
     int32_t vocab = shk_model_vocab_size(s->model);
     uint64_t context = shk_model_context(s->model), wanted = t->depth + t->n + 1;
@@ -213,19 +215,22 @@ static int cpus(void) {
 static int bench_all(const bench_args *a, const char *path, const list *threads, const list *depths, const list *batches,
                      json_t *root) {
     json_t *rows = json_array();
+    shk_device device = model_params(&a->model).device;
+    bool gpu = device == SHK_DEVICE_CUDA;
     json_object_set_new(root, "rows", rows);
     for (size_t i = 0; i < threads->n; i++) {
         shk_ceilings c;
         shk_error err;
-        if (shk_probe(&c, threads->v[i], &err)) return fail("%s", err.message);
+        if (shk_probe(&c, device, threads->v[i], &err)) return fail("%s", err.message);
         if (i == 0) {
             json_object_set_new(root, "bandwidth_gb_s", json_real(c.bytes_per_s * 1e-9));
             json_object_set_new(root, "gflop_s", json_real(c.flops_per_s * 1e-9));
         }
         if (!a->json)
-            putf("%d threads: the memory gives %.1f GB/s, the arithmetic %.0f GFLOP/s in f32\n"
+            putf("%s%d threads: the memory gives %.1f GB/s, the arithmetic %.0f GFLOP/s in %s\n"
                  "test      depth threads batch     tok/s                  MB/token MFLOP/token  share%s\n",
-                 threads->v[i], c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, a->vs ? "   first/second" : "");
+                 gpu ? "the GPU, " : "", threads->v[i], c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, gpu ? "bf16" : "f32",
+                 a->vs ? "   first/second" : "");
         for (size_t d = 0; d < depths->n; d++)
             for (size_t b = 0; b < batches->n; b++)
                 for (int prefill = 1; prefill >= 0; prefill--) {

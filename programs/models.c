@@ -14,9 +14,15 @@ char *model_path(const model_args *a) {
     return NULL;
 }
 
+shk_model_params model_params(const model_args *a) {
+    bool gpu = a->device && !strcmp(a->device, "cuda");
+    return (shk_model_params){ .window_extra = (int)a->window_extra, .dense = a->dense, .exact = a->exact, .kv_type = a->kv_type,
+                               .device = gpu ? SHK_DEVICE_CUDA : SHK_DEVICE_CPU };
+}
+
 shk_model *model_open(const model_args *a) {
-    shk_model_params params = { .threads = (int)a->threads, .window_extra = (int)a->window_extra, .dense = a->dense,
-                                .exact = a->exact, .kv_type = a->kv_type };
+    shk_model_params params = model_params(a);
+    params.threads = (int)a->threads;
     char *path = model_path(a);
     shk_model *m = NULL;
     shk_error err;

@@ -20,6 +20,7 @@ typedef struct shk_mat {
     size_t stride; /* bytes from a row to the next */
     bool rounded;  /* sparse ops may round what they multiply by integers */
     bool packed;   /* data is in the device's own form: what `prepare` has made; stride is then the bytes of a row on average */
+    bool by_rows;  /* before `prepare`: single rows will be read, or blocks of them (block_linear) */
     const struct shk_coarse *coarse; /* the device's: what `coarsen` has made; NULL: linear_best cannot be used */
 } shk_mat;
 
@@ -28,6 +29,12 @@ typedef struct shk_wanted {
     size_t k; /* 0: all values */
     double drop;
 } shk_wanted;
+
+/* The largest value of a row and its place; -1: a value is not finite. */
+typedef struct shk_best {
+    float value;
+    int32_t id;
+} shk_best;
 
 /* Where one layer keeps its part of a session's state: byte offsets from the session's base. Attention: rings of `ring` slots;
  * position p is at slot p % ring. A row is whole blocks of `type`; rows follow each other without a gap. A query sees itself and
@@ -58,6 +65,8 @@ typedef struct shk_pass {
     const int32_t *tokens; /* [T] host memory */
     const shk_seq *seqs;   /* [n_seqs], rows ascending and complete */
     size_t n_seqs;
+    const uint32_t *outputs; /* [n_outputs] rows whose logits are wanted, host memory */
+    size_t n_outputs;
 } shk_pass;
 
 typedef struct shk_attention {
@@ -90,7 +99,8 @@ typedef struct shk_active {
 } shk_active;
 
 typedef struct shk_ops {
-    const char *name; /* "cpu" */
+    const char *name;  /* "cpu", "cuda" */
+    size_t logit_rows; /* rows of logits that are best computed at once */
 
     /* What the ops have read and computed since the context was opened. */
     shk_work (*work)(const void *dev);
@@ -103,11 +113,19 @@ typedef struct shk_ops {
     /* Makes room for attention of that shape over up to `positions` (address space is reserved, memory used as needed). Call before
      * an attention that reaches further than any before. */
     shk_status (*reserve)(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);
+    /* Before the ops of a pass, whose sequences have states of n_layers layers. `replay`: every pass of this shape that is begun so
+     * has the same ops, with the same arguments but for the pass. true: the device runs them again by itself. */
+    bool (*begin)(void *dev, const shk_pass *pass, size_t n_layers, bool replay);
+    /* After them. `wait`: results are there, and failures known; else an error may show after a later pass. */
+    shk_status (*end)(void *dev, bool wait, shk_error *err);
     void (*close)(void *dev); /* NULL is allowed */
 
     /* Puts a matrix that linear or embed will read into the form that suits the device, and lets go of the file's pages. Where a
      * quantized one changes, linear rounds activations to 8 bits. The memory is the device's. */
     shk_status (*prepare)(void *dev, shk_mat *W, shk_error *err);
+    /* Where the device has memory of its own: makes *v, n values of the host, the address of its copy. NULL elsewhere; where it is
+     * not NULL every matrix must be prepared. */
+    shk_status (*place)(void *dev, const float **v, size_t n, shk_error *err);
     /* For a matrix whose largest products alone are wanted: sets W->coarse, a smaller copy that tells which rows those can be.
      * coarse_bytes: what that takes, 0 where the device has none for such a matrix. All three NULL: it has none at all. */
     size_t (*coarse_bytes)(void *dev, const shk_mat *W);
@@ -117,8 +135,8 @@ typedef struct shk_ops {
      *   y [T, W.rows]   x [T, W.cols]   wanted [T] host memory, no k of 0 */
     bool (*linear_best)(void *dev, float *y, const float *x, const shk_mat *W, float cap, const shk_wanted *wanted, size_t T);
 
-    /* x[t] = scale * E[tokens[t]]                           x [T, E.cols] */
-    void (*embed)(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale);
+    /* x[t] = scale * E[tokens[t]], or E[0] where E ends before it   x [T, E.cols] */
+    void (*embed)(void *dev, float *x, const shk_mat *E, const shk_pass *pass, float scale);
     /* y = x * rsqrt(mean x^2 + eps) * w                     x, y [rows, n] (y may be x)   w [n] or NULL */
     void (*rmsnorm)(void *dev, float *y, const float *x, const float *w, size_t rows, size_t n, float eps);
     /* y[t] = W x[t] + b                                     y [T, W.rows]   x T rows of W.cols, ldx apart   b [W.rows] or NULL */
@@ -133,8 +151,8 @@ typedef struct shk_ops {
     void (*mul_rows)(void *dev, float *y, const float *a, const float *w, size_t rows, size_t n);
     /* x *= s                                                [n] */
     void (*scale)(void *dev, float *x, size_t n, float s);
-    /* y[i] = x[rows[i]]                                     y [n, d]   rows [n] host memory */
-    void (*gather)(void *dev, float *y, const float *x, const uint32_t *rows, size_t n, size_t d);
+    /* y[i] = x[outputs[from + i]]                           y [n, d] */
+    void (*gather)(void *dev, float *y, const float *x, const shk_pass *pass, size_t from, size_t n, size_t d);
     /* y = gelu(g) * u                                       [n]; u NULL: ones; y may be either */
     void (*gelu_mul)(void *dev, float *y, const float *g, const float *u, size_t n);
     /* x = cap * tanh(x / cap)                               [n] */
@@ -181,6 +199,8 @@ typedef struct shk_ops {
     void (*match_rms)(void *dev, float *y, const float *x, size_t T, size_t d);
     /* y = tanh(x)                                           [n]; y may be x */
     void (*tanh)(void *dev, float *y, const float *x, size_t n);
+    /* The largest value of each row, the first of equals. NULL where the host finds it as soon.    best [rows]   x [rows, n] */
+    void (*best)(void *dev, shk_best *best, const float *x, size_t rows, size_t n);
 
     const struct shk_train_ops *train; /* NULL: the device cannot train */
 } shk_ops;
@@ -299,6 +319,11 @@ typedef struct shk_train_ops {
 
 /* The CPU's table; *dev is its context, with a pool of `threads` threads (0: one for each CPU that the process may use). */
 shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error *err);
+/* The first NVIDIA GPU's. SHK_E_DEVICE: there is none, its driver is too old, or the library was built without CUDA. */
+shk_status shk_cuda_open(const shk_ops **ops, void **dev, shk_error *err);
+/* shk_probe of each. */
+shk_status shk_cpu_probe(shk_ceilings *out, int threads, shk_error *err);
+shk_status shk_cuda_probe(shk_ceilings *out, shk_error *err);
 /* Q(p), the standard normal quantile: -inf at or below 0, +inf at or above 1. To 1e-13 relative. */
 double shk_normal_quantile(double p);
 

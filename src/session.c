@@ -85,10 +85,11 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
     size_t done[SHK_PASS_ROWS] = { 0 };
     for (;;) {
         int32_t tokens[SHK_PASS_ROWS];
-        shk_output outputs[SHK_PASS_ROWS];
+        uint32_t rows[SHK_PASS_ROWS];
+        shk_output out[SHK_PASS_ROWS];
         shk_seq seqs[SHK_PASS_ROWS];
-        size_t span_of[SHK_PASS_ROWS], n_outputs = 0;
-        shk_pass pass = { .tokens = tokens, .seqs = seqs };
+        size_t span_of[SHK_PASS_ROWS];
+        shk_pass pass = { .tokens = tokens, .seqs = seqs, .outputs = rows };
         for (size_t i = 0; i < n && pass.T < SHK_PASS_ROWS; i++) {
             const shk_span *sp = &spans[i];
             size_t take = sp->n - done[i], room = SHK_PASS_ROWS - pass.T;
@@ -98,16 +99,16 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
                 size_t at = done[i] + j;
                 tokens[pass.T + j] = sp->tokens[at];
                 if (!sp->logits || !(sp->all_logits || at + 1 == sp->n)) continue;
-                float *logits = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
-                shk_wanted wanted = sp->sampling ? shk_sampling_wants(sp->sampling) : (shk_wanted){ 0 };
-                outputs[n_outputs++] = (shk_output){ (uint32_t)(pass.T + j), logits, wanted };
+                rows[pass.n_outputs] = (uint32_t)(pass.T + j);
+                out[pass.n_outputs++] = (shk_output){ sp->logits + (sp->all_logits ? at * m->config.vocab : 0),
+                                                      sp->sampling ? shk_sampling_wants(sp->sampling) : (shk_wanted){ 0 } };
             }
             seqs[pass.n_seqs] = (shk_seq){ pass.T, take, sp->session->pos, sp->session->state, sp->session->layers };
             span_of[pass.n_seqs++] = i;
             pass.T += take;
         }
         if (!pass.T) return SHK_OK;
-        shk_status st = shk_model_forward(m, &pass, outputs, n_outputs, err);
+        shk_status st = shk_model_forward(m, &pass, out, err);
         for (size_t i = 0; i < pass.n_seqs; i++) {
             spans[span_of[i]].session->pos += seqs[i].n;
             done[span_of[i]] += seqs[i].n;

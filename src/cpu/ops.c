@@ -75,20 +75,32 @@ static void unpack_row(float *y, const shk_mat *m, size_t row) {
     shk_unpack_row(m->type, y, (const char *)m->data + row / SHK_PACK_ROWS * group_bytes(m), row % SHK_PACK_ROWS, m->cols);
 }
 
-static void embed(void *dev, float *x, const shk_mat *E, const int32_t *tokens, size_t T, float scale) {
+/* Every pass is its ops. */
+static bool cpu_begin(void *dev, const shk_pass *pass, size_t n_layers, bool replay) {
+    (void)dev, (void)pass, (void)n_layers, (void)replay;
+    return false;
+}
+
+static shk_status cpu_end(void *dev, bool wait, shk_error *err) {
+    (void)dev, (void)wait, (void)err;
+    return SHK_OK;
+}
+
+static void embed(void *dev, float *x, const shk_mat *E, const shk_pass *pass, float scale) {
     shk_cpu *cpu = dev;
-    cpu->work.weight_bytes += (double)T * (double)E->stride;
-    for (size_t t = 0; t < T; t++) {
+    cpu->work.weight_bytes += (double)pass->T * (double)E->stride;
+    for (size_t t = 0; t < pass->T; t++) {
         float *row = x + t * E->cols;
-        if (E->packed) unpack_row(row, E, (size_t)tokens[t]);
-        else cpu->k.dequant[E->type](row, mat_row(E, (size_t)tokens[t]), E->cols);
+        size_t token = (size_t)pass->tokens[t] < E->rows ? (size_t)pass->tokens[t] : 0;
+        if (E->packed) unpack_row(row, E, token);
+        else cpu->k.dequant[E->type](row, mat_row(E, token), E->cols);
         for (size_t i = 0; i < E->cols; i++) row[i] *= scale;
     }
 }
 
-static void gather(void *dev, float *y, const float *x, const uint32_t *rows, size_t n, size_t d) {
+static void gather(void *dev, float *y, const float *x, const shk_pass *pass, size_t from, size_t n, size_t d) {
     (void)dev;
-    for (size_t i = 0; i < n; i++) memcpy(y + i * d, x + rows[i] * d, d * sizeof *y);
+    for (size_t i = 0; i < n; i++) memcpy(y + i * d, x + pass->outputs[from + i] * d, d * sizeof *y);
 }
 
 static void slice(void *dev, float *y, const float *x, size_t T, size_t ldx, size_t at, size_t n) {
@@ -312,12 +324,15 @@ static void cpu_close(void *dev) {
 
 static const shk_ops cpu_ops = {
     .name = "cpu",
+    .logit_rows = 8,
     .work = cpu_work,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .download = cpu_download,
     .upload = cpu_upload,
     .reserve = shk_cpu_reserve,
+    .begin = cpu_begin,
+    .end = cpu_end,
     .close = cpu_close,
     .prepare = prepare,
     .coarse_bytes = shk_cpu_coarse_bytes,

@@ -7,6 +7,7 @@
 #include "cpu/pool.h"
 #include "error.h"
 #include "mem.h"
+#include "ops.h"
 
 enum { REPEATS = 5, ROUNDS = 200000 };
 static const size_t BYTES = (size_t)1 << 30; /* last-level caches of hundreds of MB exist */
@@ -48,7 +49,7 @@ static double median(probe *p, shk_pool *pool, size_t n, size_t grain) {
     return t[REPEATS / 2];
 }
 
-shk_status shk_probe(shk_ceilings *out, int threads, shk_error *err) {
+shk_status shk_cpu_probe(shk_ceilings *out, int threads, shk_error *err) {
     unsigned cpu;
     shk_pool *pool = NULL;
     char *data = NULL;

@@ -12,14 +12,24 @@ static void rope(shk_model *m, const shk_pass *pass, uint32_t l, float *x, size_
     }
 }
 
-static void new_keys(shk_model *m, const shk_pass *pass, uint32_t l, const float *n) {
+/* In three stages, the products first: they read the same input, of which a device may make use. */
+static void projections(shk_model *m, const shk_pass *pass, uint32_t l, const float *n, bool new_keys) {
     const shk_config *c = &m->config;
     const shk_layer *w = &m->weights.layers[l];
-    m->ops->linear(m->dev, m->b.k, n, c->hidden, &w->k, NULL, pass->T);
-    m->ops->linear(m->dev, m->b.v, n, c->hidden, &w->v, NULL, pass->T);
-    if (w->k_norm) m->ops->rmsnorm(m->dev, m->b.k, m->b.k, w->k_norm, pass->T * c->kv_heads, c->head_dim, (float)c->eps);
-    if (c->family == SHK_GEMMA3N) m->ops->rmsnorm(m->dev, m->b.v, m->b.v, NULL, pass->T * c->kv_heads, c->head_dim, (float)c->eps);
-    rope(m, pass, l, m->b.k, c->kv_heads);
+    const shk_buffers *b = &m->b;
+    size_t T = pass->T, D = c->head_dim;
+    float eps = (float)c->eps;
+    m->ops->linear(m->dev, b->q, n, c->hidden, &w->q, NULL, T);
+    if (new_keys) {
+        m->ops->linear(m->dev, b->k, n, c->hidden, &w->k, NULL, T);
+        m->ops->linear(m->dev, b->v, n, c->hidden, &w->v, NULL, T);
+    }
+    if (w->q_norm) m->ops->rmsnorm(m->dev, b->q, b->q, w->q_norm, T * c->heads, D, eps);
+    if (new_keys && w->k_norm) m->ops->rmsnorm(m->dev, b->k, b->k, w->k_norm, T * c->kv_heads, D, eps);
+    if (new_keys && c->family == SHK_GEMMA3N) m->ops->rmsnorm(m->dev, b->v, b->v, NULL, T * c->kv_heads, D, eps);
+    m->ops->scale(m->dev, b->q, T * w->q.rows, (float)(1 / sqrt(c->q_scalar)));
+    rope(m, pass, l, b->q, c->heads);
+    if (new_keys) rope(m, pass, l, b->k, c->kv_heads);
 }
 
 void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n) {
@@ -34,12 +44,7 @@ void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *
                         .layer = lc->kv_layer,
                         .write = lc->kv_layer == l };
 
-    m->ops->linear(m->dev, m->b.q, n, c->hidden, &w->q, NULL, pass->T);
-    if (w->q_norm) m->ops->rmsnorm(m->dev, m->b.q, m->b.q, w->q_norm, pass->T * c->heads, c->head_dim, (float)c->eps);
-    m->ops->scale(m->dev, m->b.q, pass->T * w->q.rows, (float)(1 / sqrt(c->q_scalar)));
-    rope(m, pass, l, m->b.q, c->heads);
-    if (a.write) new_keys(m, pass, l, n);
-
+    projections(m, pass, l, n, a.write);
     if (lc->mixer == SHK_MIXER_SPARK) {
         a.rank = c->attn_rank;
         a.k = c->attn_k;

@@ -11,11 +11,9 @@ void shk_gemma3n_begin(shk_model *m, const shk_pass *pass) {
     const shk_buffers *b = &m->b;
     size_t T = pass->T, d = c->hidden, all = (size_t)c->n_layers * c->ple_dim;
 
-    /* per-layer inputs: embedding of the token (0 where the table has none: ids of other things than text), and a projection of
-     * its main embedding */
-    int32_t tokens[SHK_PASS_ROWS];
-    for (size_t t = 0; t < T; t++) tokens[t] = (uint32_t)pass->tokens[t] < c->ple_vocab ? pass->tokens[t] : 0;
-    m->ops->embed(m->dev, b->ple, &m->weights.ple_embed, tokens, T, (float)sqrt(c->ple_dim));
+    /* per-layer inputs: embedding of the token (of token 0 for ids of other things than text, which the table has not), and a
+     * projection of its main embedding */
+    m->ops->embed(m->dev, b->ple, &m->weights.ple_embed, pass, (float)sqrt(c->ple_dim));
     m->ops->linear(m->dev, b->ple_proj, b->x, d, &m->weights.ple_model_proj, NULL, T);
     m->ops->scale(m->dev, b->ple_proj, T * all, (float)(1 / sqrt((double)d)));
     m->ops->rmsnorm(m->dev, b->ple_proj, b->ple_proj, m->weights.ple_proj_norm, T * c->n_layers, c->ple_dim, (float)c->eps);

@@ -105,8 +105,9 @@ static size_t place_buffers(shk_model *m, char *base) {
         { &b->active.value, T * c->ffn },
         { &b->active.n, T },
         { &b->kept, T * c->heads },
-        { &b->last, SHK_LOGIT_ROWS * d },
-        { &b->logits, (size_t)SHK_LOGIT_ROWS * c->vocab },
+        { &b->last, m->ops->logit_rows * d },
+        { &b->logits, m->ops->logit_rows * c->vocab },
+        { &b->best, m->ops->best ? m->ops->logit_rows * sizeof(shk_best) / 4 : 0 },
         { &b->predicted, altup * T * d },
         { &b->activated, altup ? T * d : 0 },
         { &b->laurel, altup ? T * d : 0 },
@@ -172,6 +173,11 @@ static shk_status set_kv_type(shk_model *m, const char *name, shk_error *err) {
     return shk_state_check(&m->config, m->kv_type, m->path, err);
 }
 
+static shk_status open_device(shk_model *m, const shk_model_params *params, shk_error *err) {
+    if (params->device == SHK_DEVICE_CUDA) return shk_cuda_open(&m->ops, &m->dev, err);
+    return shk_cpu_open(&m->ops, &m->dev, params->threads, err);
+}
+
 static shk_status load(shk_model *m, const shk_model_params *params, shk_error *err) {
     struct stat s;
     if (stat(m->path, &s) != 0) return shk_fail_errno(err, "%s", m->path);
@@ -185,7 +191,7 @@ static shk_status load(shk_model *m, const shk_model_params *params, shk_error *
     const shk_tensors *t = shk_model_tensors(m);
     st = shk_weights_load(&m->weights, &m->config, t, m->is_gguf ? NULL : shk_weights_prefix(t), m->arena, err);
     if (!st) st = add_ropes(m, err);
-    if (!st) st = shk_cpu_open(&m->ops, &m->dev, params->threads, err);
+    if (!st) st = open_device(m, params, err);
     if (!st) st = make_buffers(m, err);
     if (!st) st = fingerprint(m, err);
     if (st) return st;
@@ -195,7 +201,7 @@ static shk_status load(shk_model *m, const shk_model_params *params, shk_error *
 }
 
 shk_status shk_model_prepare(shk_model *m, shk_error *err) {
-    if (m->prepared || m->exact) return SHK_OK;
+    if (m->prepared || (m->exact && !m->ops->place)) return SHK_OK;
     shk_status st = shk_weights_prepare(&m->weights, &m->config, m->ops, m->dev, err);
     m->prepared = !st;
     return st;

@@ -6,8 +6,7 @@
 
 #include "model/weights.h"
 
-/* Rows of logits computed at once. */
-enum { SHK_LOGIT_ROWS = 8, SHK_MAX_ROPES = 8 };
+enum { SHK_MAX_ROPES = 8 };
 
 /* A set of rotary frequencies and its table for the current pass. Spark layers use two, one for each part of a head. */
 typedef struct shk_rope {
@@ -32,7 +31,8 @@ typedef struct shk_buffers {
     float *routes, *coefs; /* [T, n], [T, n n] */
     float *ple, *ple_proj; /* [T, layers p] */
     float *ple_gate;       /* [T, p] */
-    float *last, *logits;  /* [SHK_LOGIT_ROWS, d], [SHK_LOGIT_ROWS, V] */
+    float *last, *logits;  /* [L, d], [L, V] for L rows of logits at once (shk_ops, logit_rows) */
+    shk_best *best;        /* [L] */
 } shk_buffers;
 
 /* Counts of active units, kept while recording: one list a layer. */
@@ -75,16 +75,15 @@ shk_status shk_model_prepare(shk_model *m, shk_error *err);
 shk_status shk_model_coarsen(shk_model *m, shk_error *err);
 size_t shk_model_coarse_bytes(const shk_model *m); /* 0: it does not pay */
 
-/* A row of a pass whose logits go somewhere. Those that are not wanted may be -inf. */
+/* Where the logits of an output row go. Those that are not wanted may be -inf. */
 typedef struct shk_output {
-    uint32_t row;
     float *logits; /* [vocab] host memory */
     shk_wanted wanted;
 } shk_output;
 
-/* One pass: updates the sequences' states and gives the outputs' logits. The caller holds the lock. Fails only with SHK_E_NUMERIC
- * or, while recording, SHK_E_MEMORY. */
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *outputs, size_t n_outputs, shk_error *err);
+/* One pass: updates the sequences' states and gives the logits of its output rows, `out` [pass->n_outputs]. The caller holds the
+ * lock. Fails only with SHK_E_NUMERIC, SHK_E_DEVICE or, while recording, SHK_E_MEMORY. */
+shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err);
 
 /* ---- the pieces of forward: one file a kind. y, n [T, d]; l counts layers ---- */
 void shk_mixer_attention(shk_model *m, const shk_pass *pass, uint32_t l, float *y, const float *n);

@@ -169,11 +169,34 @@ shk_status shk_weights_load(shk_weights *w, const shk_config *c, const shk_tenso
     return SHK_OK;
 }
 
-/* Gathered by rows, or looked up by rows and read by nothing else. So is an output matrix of floats: ops.h, linear_best. */
-static bool by_rows(const shk_weights *w, const shk_config *c, int layer, const shk_mat *m) {
+/* Gathered by rows, or looked up by rows and read by nothing else. So is an output matrix of floats where it can be scanned in two
+ * levels: ops.h, linear_best. */
+static bool by_rows(const shk_weights *w, const shk_config *c, const shk_ops *ops, int layer, const shk_mat *m) {
     if (layer >= 0) return m == &w->layers[layer].up && shk_layer_sparse(c, layer);
-    if (m->data == w->output.data && shk_type_of(m->type)->block == 1) return true;
+    if (ops->linear_best && m->data == w->output.data && shk_type_of(m->type)->block == 1) return true;
     return m == &w->ple_embed || (m == &w->embed && w->output.data != w->embed.data);
+}
+
+static shk_status prepare(shk_weights *w, const shk_config *c, int layer, const shk_slot *s, const shk_ops *ops, void *dev,
+                          shk_error *err) {
+    void *at = (layer < 0 ? (char *)w : (char *)&w->layers[layer]) + s->at;
+    if (s->role >= SHK_ROLE_VEC) {
+        size_t n = 1;
+        uint64_t shape[SHK_MAX_DIMS];
+        for (unsigned i = shk_slot_shape(s, c, layer, shape); i-- > 0;) n *= (size_t)shape[i];
+        return ops->place ? ops->place(dev, at, n, err) : SHK_OK;
+    }
+    if (s->role == SHK_ROLE_PLAIN && !ops->place) return SHK_OK;
+    bool rows = s->role == SHK_ROLE_PLAIN;
+    if (s->role == SHK_ROLE_DOWN && ops->place && w->layers[layer].down_t.data) at = &w->layers[layer].down_t, rows = true;
+    shk_mat *m = at;
+    for (int i = 0, n = s->role == SHK_ROLE_STACK ? (int)c->altup - 1 : 1; i < n; i++) {
+        m[i].by_rows = rows || by_rows(w, c, ops, layer, m);
+        if (!m[i].data || (m[i].by_rows && !ops->place)) continue;
+        shk_status st = ops->prepare(dev, &m[i], err);
+        if (st) return st;
+    }
+    return SHK_OK;
 }
 
 shk_status shk_weights_prepare(shk_weights *w, const shk_config *c, const shk_ops *ops, void *dev, shk_error *err) {
@@ -182,13 +205,8 @@ shk_status shk_weights_prepare(shk_weights *w, const shk_config *c, const shk_op
         w->layers[layer].up.rounded = w->layers[layer].down_t.rounded = shk_layer_sparse(c, layer);
     for (int layer = -1; layer < (int)c->n_layers; layer++)
         for (const shk_slot *s = shk_slots; s < shk_slots + shk_n_slots; s++) {
-            if (!shk_slot_applies(s, c, layer)) continue;
-            if (s->role != SHK_ROLE_MAT && s->role != SHK_ROLE_DOWN && s->role != SHK_ROLE_STACK) continue;
-            shk_mat *m = (shk_mat *)(void *)((layer < 0 ? (char *)w : (char *)&w->layers[layer]) + s->at);
-            for (int i = 0, n = s->role == SHK_ROLE_STACK ? (int)c->altup - 1 : 1; i < n; i++) {
-                shk_status st = m[i].data && !by_rows(w, c, layer, m) ? ops->prepare(dev, &m[i], err) : SHK_OK;
-                if (st) return st;
-            }
+            shk_status st = shk_slot_applies(s, c, layer) ? prepare(w, c, layer, s, ops, dev, err) : SHK_OK;
+            if (st) return st;
         }
     if (tied) w->output = w->embed;
     return SHK_OK;

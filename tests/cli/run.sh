@@ -38,6 +38,9 @@ sparkhawk run -m "$spark" --tokens "2 5 9" -n 3 --dense
 check "dense computation changes nothing" cmp -s out three
 sparkhawk run -m "$spark" --tokens "2 5 9" -n 0
 check "-n 0 generates nothing" [ $status = 0 -a ! -s out ]
+sparkhawk run -m "$spark" --tokens "2 5 9" -n 3 -q --device cuda
+if [ $status = 0 ]; then check "a GPU generates as many" [ "$(wc -w <out)" = 3 ]
+else check "where no GPU can be used, a line says why" one_line 'GPU'; fi
 first=$(cut -d ' ' -f 1 three)
 sparkhawk run -m "$spark" --tokens "2 5 9" -n 3 --logit-bias "$first=-inf"
 check "a forbidden token does not appear" [ -z "$(grep -w "$first" out)" ]

@@ -3,15 +3,15 @@
 #include <math.h>
 
 #include "file/types.h"
-#include "ops.h"
-#include "../test.h"
+#include "../device.h"
 
 static const shk_ops *ops;
 static void *dev;
 static unsigned long long seed = 12345;
 static const double EPS = 0x1p-24; /* half an ulp of 1 in f32 */
+static double split; /* what linear may be off for taking activations as two bf16 values: 2^-18 of them */
 
-enum { MAX = 1 << 18, BUFFERS = 12 };
+enum { MAX = 1 << 18, BUFFERS = 12, LAYERS = 2 };
 static float *device[BUFFERS], host[BUFFERS][MAX];
 
 /* Buffer b gets n random values, on both sides. */
@@ -38,8 +38,8 @@ static void verdict(const char *call) { CHECK(off == 0, "%s: %zu values are off"
 static double gelu(double x) { return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 
 /* A random matrix of a type, on the device, and its values as f32 in buffer b of the host. */
-static shk_mat matrix(int b, shk_type type, size_t rows, size_t cols) {
-    shk_mat m = { .type = type, .rows = rows, .cols = cols };
+static shk_mat matrix(int b, shk_type type, size_t rows, size_t cols, bool by_rows) {
+    shk_mat m = { .type = type, .rows = rows, .cols = cols, .by_rows = by_rows };
     NEED(shk_row_bytes(type, cols, &m.stride), "row of %zu", cols);
     char *packed = calloc(rows, m.stride);
     for (size_t i = 0; i < rows * cols; i++) host[b][i] = (float)(test_uniform(&seed) - 0.5);
@@ -49,8 +49,18 @@ static shk_mat matrix(int b, shk_type type, size_t rows, size_t cols) {
     }
     ops->upload(dev, device[b], packed, rows * m.stride);
     m.data = device[b];
+    if (ops->place) { /* the device has memory of its own, and a form */
+        shk_error err;
+        m.data = packed;
+        NEED(!ops->prepare(dev, &m, &err), "%s", err.message);
+    }
     free(packed);
     return m;
+}
+
+/* Tells the device of a pass; what is under way is done. */
+static void begin(const shk_pass *pass) {
+    CHECK(!ops->begin(dev, pass, LAYERS, false), "a pass was replayed");
 }
 
 static void test_elements(size_t n) {
@@ -111,10 +121,13 @@ static void test_rows(size_t T, size_t n) {
             near("match_rms", t * n + i, host[4][t * n + i], want, fabs(want), 4 + (double)n);
         }
     }
-    uint32_t order[] = { (uint32_t)T - 1, 0, (uint32_t)T / 2 };
-    ops->gather(dev, device[5], x, order, 3, n);
+    uint32_t order[] = { 7, (uint32_t)T - 1, 0, (uint32_t)T / 2 };
+    shk_pass pass = { .T = T, .seqs = &(shk_seq){ .n = T }, .n_seqs = 1, .outputs = order, .n_outputs = 4 };
+    begin(&pass);
+    ops->gather(dev, device[5], x, &pass, 1, 3, n);
     fetch(5, 3 * n);
-    for (size_t i = 0; i < 3; i++) CHECK(memcmp(host[5] + i * n, host[0] + order[i] * n, n * sizeof(float)) == 0, "gather %zu", i);
+    for (size_t i = 0; i < 3; i++)
+        CHECK(memcmp(host[5] + i * n, host[0] + order[1 + i] * n, n * sizeof(float)) == 0, "gather %zu", i);
     size_t at = n / 3, k = n - at - n / 4;
     ops->slice(dev, device[5], x, T, n, at, k);
     fetch(5, T * k);
@@ -127,9 +140,10 @@ static void test_linear(shk_type type, size_t T, size_t rows, size_t cols, bool 
     enum { BLOCK = 32 };
     size_t ldx = cols + 5;
     shk_error err;
-    shk_mat W = matrix(0, type, rows, cols);
+    shk_mat W = matrix(0, type, rows, cols, false);
     float *x = fill(1, T * ldx, 2), *b = fill(2, rows, 1);
     if (prepared) NEED(!ops->prepare(dev, &W, &err), "%s", err.message);
+    bool rounds = W.packed && !ops->place;
     ops->linear(dev, device[3], x, ldx, &W, bias ? b : NULL, T);
     fetch(3, T * rows);
     for (size_t t = 0; t < T; t++)
@@ -138,26 +152,28 @@ static void test_linear(shk_type type, size_t T, size_t rows, size_t cols, bool 
             for (size_t j = 0; j < cols; j++) {
                 double term = (double)host[0][i * cols + j] * host[1][t * ldx + j];
                 sum += term, magnitude += fabs(term);
-                if (W.packed && type == SHK_BF16) magnitude += fabs(term) * 0x1p-9 / EPS / ((double)cols + 2);
-                if (!W.packed || type == SHK_BF16) continue;
+                if (rounds && type == SHK_BF16) magnitude += fabs(term) * 0x1p-9 / EPS / ((double)cols + 2);
+                if (!rounds || type == SHK_BF16) continue;
                 if (j % BLOCK == 0) most = 0;
                 for (size_t l = j; j % BLOCK == 0 && l < j + BLOCK; l++) most = fmax(most, fabs((double)host[1][t * ldx + l]));
                 magnitude += fabs((double)host[0][i * cols + j]) * most / 127 * 0.5 / EPS / ((double)cols + 2);
             }
-            near("linear", t * rows + i, host[3][t * rows + i], sum, magnitude, (double)cols + 2);
+            near("linear", t * rows + i, host[3][t * rows + i], sum, magnitude, (double)cols + 2 + split);
         }
-    int32_t tokens[] = { 0, (int32_t)rows - 1, (int32_t)rows / 2 };
-    ops->embed(dev, device[3], &W, tokens, 3, 1.5f);
-    fetch(3, 3 * cols);
-    for (size_t t = 0; t < 3; t++)
+    int32_t tokens[] = { 0, (int32_t)rows - 1, (int32_t)rows / 2, (int32_t)rows };
+    shk_pass pass = { .T = 4, .tokens = tokens, .seqs = &(shk_seq){ .n = 4 }, .n_seqs = 1 };
+    begin(&pass);
+    ops->embed(dev, device[3], &W, &pass, 1.5f);
+    fetch(3, 4 * cols);
+    for (size_t t = 0; t < 4; t++)
         for (size_t j = 0; j < cols; j++) {
-            double want = 1.5 * host[0][(size_t)tokens[t] * cols + j];
+            double want = 1.5 * host[0][t < 3 ? (size_t)tokens[t] * cols + j : j]; /* past the end: row 0 */
             near("embed", t * cols + j, host[3][t * cols + j], want, fabs(want), 1);
         }
 }
 
 static void test_block_linear(size_t T, size_t blocks, size_t n) {
-    shk_mat W = matrix(0, SHK_BF16, blocks * n, n);
+    shk_mat W = matrix(0, SHK_BF16, blocks * n, n, true);
     float *x = fill(1, T * blocks * n, 2), *b = fill(2, blocks * n, 1);
     ops->block_linear(dev, device[3], x, &W, b, blocks, T);
     fetch(3, T * blocks * n);
@@ -245,7 +261,7 @@ static void keep(float *to, shk_type type, const float *x, size_t rows) {
 static void test_attention(shk_type type, size_t window, float softcap, size_t rank, double k) {
     size_t ring = window ? (window + SHK_PASS_ROWS - 1) / SHK_ATTENTION_CHUNK * SHK_ATTENTION_CHUNK + SHK_ATTENTION_CHUNK : STEPS;
     size_t span = KV * ring * D * 4, state_bytes = 256 + 3 * span, compared = 0;
-    shk_state_layer layers[2] = { { 0 }, { .type = type, .ring = ring, .k = 256, .k2 = 256 + span, .v = 256 + 2 * span } };
+    shk_state_layer layers[LAYERS] = { { 0 }, { .type = type, .ring = ring, .k = 256, .k2 = 256 + span, .v = 256 + 2 * span } };
     shk_attention a = { HEADS, KV, D, window, softcap, rank, k, 0, 1, true };
     char *state[2] = { ops->alloc(dev, state_bytes), ops->alloc(dev, state_bytes) };
     static float K[2][STEPS * KVD], V[2][STEPS * KVD];
@@ -264,6 +280,7 @@ static void test_attention(shk_type type, size_t window, float softcap, size_t r
             keep(K[i] + done[i] * KVD, type, host[1] + (i ? n[0] : 0) * KVD, n[i] * KV);
             keep(V[i] + done[i] * KVD, type, host[2] + (i ? n[0] : 0) * KVD, n[i] * KV);
         }
+        begin(&pass);
         if (rank) ops->spark_attention(dev, device[3], (uint32_t *)(void *)device[4], device[0], device[1], device[2], &pass, &a);
         else ops->attention(dev, device[3], device[0], device[1], device[2], &pass, &a);
         fetch(3, pass.T * QD);
@@ -290,7 +307,7 @@ static void test_attention(shk_type type, size_t window, float softcap, size_t r
 
 static void test_recurrence(size_t w, size_t taps) {
     enum { N = 40 };
-    shk_state_layer layer = { .h = 64, .conv = 64 + w * 4 };
+    shk_state_layer layers[LAYERS] = { { .h = 64, .conv = 64 + w * 4 } };
     size_t state_bytes = 64 + w * 4 * taps;
     char *state = ops->alloc(dev, state_bytes);
     double h[256] = { 0 }, past[N][256];
@@ -300,9 +317,10 @@ static void test_recurrence(size_t w, size_t taps) {
     for (size_t round = 0; round < 2; round++) /* the second starts a new document in a used state */
         for (size_t at = 0, n = 1; at < N; at += n, n = n * 5 % 7 + 2) {
             if (n > N - at) n = N - at;
-            shk_seq seq = { 0, n, at, state, &layer };
+            shk_seq seq = { 0, n, at, state, layers };
             shk_pass pass = { .T = n, .seqs = &seq, .n_seqs = 1 };
             fill(3, n * w, 2), fill(4, n * w, 3), fill(5, n * w, 3);
+            begin(&pass);
             ops->conv1d(dev, device[6], device[3], device[0], device[1], &pass, 0, w, taps);
             ops->rglru(dev, device[7], device[6], device[4], device[5], device[2], &pass, 0, w);
             fetch(6, n * w), fetch(7, n * w);
@@ -333,6 +351,7 @@ static void test_rope(void) {
     fill(0, T * HEADS * D, 1);
     float x[T * HEADS * D];
     memcpy(x, host[0], sizeof x);
+    begin(&pass);
     ops->rope_table(dev, device[1], freq, HALF, &pass);
     ops->rope(dev, device[0], device[1], HALF, T, HEADS, D, OFFSET);
     fetch(0, T * HEADS * D);
@@ -369,8 +388,8 @@ static void test_sparse(shk_type type, size_t T, bool dense, bool rounded) {
     const double LARGEST_SCALE = 0.5 / 7; /* of weights up to 0.5 in 4 bits */
     shk_sparsity how = { K, 0, dense };
     shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
-    shk_mat U = matrix(0, type, F, IN), Vt = matrix(1, type, F, OUT);
-    bool blocks = rounded && shk_type_of(type)->block > 1;
+    shk_mat U = matrix(0, type, F, IN, true), Vt = matrix(1, type, F, OUT, true);
+    bool blocks = rounded && !ops->place && shk_type_of(type)->block > 1;
     U.rounded = Vt.rounded = rounded;
     fill(2, T * F, 1), fill(3, T * IN, 1);
     for (int down = 0; down < 2; down++) {
@@ -413,7 +432,7 @@ static void test_sparse_tiles(shk_type type, bool rounded) {
     enum { T = 20, F = 1300, IN = 64, OUT = 160, K = 100 };
     shk_sparsity how = { K, 0, false };
     shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
-    shk_mat U = matrix(0, type, F, IN), Vt = matrix(1, type, F, OUT);
+    shk_mat U = matrix(0, type, F, IN, true), Vt = matrix(1, type, F, OUT, true);
     U.rounded = Vt.rounded = rounded;
     fill(2, T * F, 1), fill(3, T * IN, 1);
     ops->sparsify(dev, &active, device[2], T, F, &how);
@@ -435,7 +454,7 @@ static void test_nan(void) {
     enum { T = 3, F = 96, IN = 64, N = 20 };
     shk_sparsity how = { 9, 0, false };
     shk_active active = { ops->alloc(dev, T * F * 4), ops->alloc(dev, T * F * 4), ops->alloc(dev, T * 4), F };
-    shk_mat U = matrix(0, SHK_F32, F, IN), Vt = matrix(1, SHK_F32, F, IN);
+    shk_mat U = matrix(0, SHK_F32, F, IN, true), Vt = matrix(1, SHK_F32, F, IN, true);
     fill(2, T * F, 1), fill(3, T * IN, 1);
     host[2][F + 5] = NAN; /* of the second row */
     ops->upload(dev, device[2], host[2], T * F * sizeof(float));
@@ -447,14 +466,15 @@ static void test_nan(void) {
     ops->release(dev, active.value, T * F * 4);
     ops->release(dev, active.n, T * 4);
 
-    shk_state_layer layer = { .ring = N, .k = 0, .k2 = KV * N * D * 4, .v = 2 * KV * N * D * 4 };
+    shk_state_layer layers[LAYERS] = { { .ring = N, .k = 0, .k2 = KV * N * D * 4, .v = 2 * KV * N * D * 4 } };
     shk_attention a = { HEADS, KV, D, 0, 0, D / 2, 2, 0, 0, true };
     char *state = ops->alloc(dev, 3 * KV * N * D * 4);
-    shk_seq seq = { 0, N, 0, state, &layer };
+    shk_seq seq = { 0, N, 0, state, layers };
     shk_pass pass = { .T = N, .seqs = &seq, .n_seqs = 1 };
     fill(0, N * QD, 1), fill(1, N * KVD, 1), fill(2, N * KVD, 1);
     host[0][(N - 1) * QD] = NAN; /* the last query's first head */
     ops->upload(dev, device[0], host[0], N * QD * sizeof(float));
+    begin(&pass);
     ops->spark_attention(dev, device[3], (uint32_t *)(void *)device[4], device[0], device[1], device[2], &pass, &a);
     fetch(3, N * QD);
     for (size_t i = 0; i < N * QD; i++)
@@ -484,6 +504,22 @@ static void test_altup(void) {
             }
 }
 
+static void test_best(void) {
+    enum { N = 5000 };
+    fill(0, 4 * N, 1);
+    host[0][17] = host[0][4321] = 3; /* the first of equals */
+    host[0][2 * N - 1] = 3;          /* the last */
+    host[0][2 * N + 99] = NAN;
+    host[0][3 * N] = -INFINITY;
+    ops->upload(dev, device[0], host[0], 4 * N * sizeof(float));
+    shk_best best[4];
+    int32_t want[4] = { 17, N - 1, -1, -1 };
+    ops->best(dev, (shk_best *)(void *)device[1], device[0], 4, N);
+    ops->download(dev, best, device[1], sizeof best);
+    for (int i = 0; i < 4; i++) CHECK(best[i].id == want[i], "row %d: %d, want %d", i, best[i].id, want[i]);
+    CHECK(best[0].value == 3 && best[1].value == 3, "values: %g, %g", (double)best[0].value, (double)best[1].value);
+}
+
 static void test_quantile(void) {
     static const double known[][2] = {
         /* p, Q(p) from tables of the normal distribution */
@@ -505,46 +541,54 @@ static void test_quantile(void) {
           "ends");
 }
 
+static void test_device(void) {
+    shk_error err;
+    NEED(ops->reserve(dev, STEPS, HEADS, KV, D, &err) == SHK_OK, "%s", err.message);
+    for (int i = 0; i < BUFFERS; i++) {
+        device[i] = ops->alloc(dev, MAX * sizeof(float));
+        NEED(device[i], "memory");
+    }
+    static const size_t lengths[] = { 1, 7, 64, 1000, 40000 };
+    for (size_t i = 0; i < 5; i++) CASE(test_elements(lengths[i]));
+    CASE(test_rows(3, 64)), CASE(test_rows(9, 250));
+    static const shk_type types[] = { SHK_F32, SHK_BF16, SHK_F16, SHK_Q8_0, SHK_Q4_0 };
+    for (size_t i = 0; i < 5; i++) {
+        for (int prepared = 0; prepared < 2; prepared++) {
+            CASE(test_linear(types[i], 1, 100, 96, true, prepared));
+            CASE(test_linear(types[i], 5, 37, 64, false, prepared));
+            CASE(test_linear(types[i], 40, 24, 32, true, prepared));
+        }
+        for (int rounded = 0; rounded < 2; rounded++) {
+            CASE(test_sparse(types[i], 1, false, rounded)), CASE(test_sparse(types[i], 20, false, rounded));
+            CASE(test_sparse(types[i], 2, true, rounded));
+            test_sparse_tiles(types[i], rounded);
+        }
+    }
+    CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, false)), CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, true));
+    CASE(test_block_linear(1, 4, 16)), CASE(test_block_linear(6, 3, 20));
+    static const shk_type kv_types[] = { SHK_F32, SHK_BF16, SHK_Q8_0 };
+    for (size_t i = 0; i < 3; i++) {
+        CASE(test_attention(kv_types[i], 0, 0, 0, 0)), CASE(test_attention(kv_types[i], 11, 0, 0, 0));
+        CASE(test_attention(kv_types[i], 130, 5, 0, 0)), CASE(test_attention(kv_types[i], 0, 0, 32, 20));
+    }
+    CASE(test_attention(SHK_F32, 0, 0, 20, 50));
+    CASE(test_recurrence(64, 4)), CASE(test_recurrence(37, 3));
+    CASE(test_rope());
+    CASE(test_altup());
+    CASE(test_nan());
+    if (ops->best) CASE(test_best());
+    CASE(test_quantile());
+    for (int i = 0; i < BUFFERS; i++) ops->release(dev, device[i], MAX * sizeof(float));
+    ops->close(dev);
+}
+
 int main(void) {
     shk_error err;
     for (int threads = 1; threads <= 3; threads += 2) {
         NEED(shk_cpu_open(&ops, &dev, threads, &err) == SHK_OK, "%s", err.message);
-        NEED(ops->reserve(dev, STEPS, HEADS, KV, D, &err) == SHK_OK, "%s", err.message);
-        for (int i = 0; i < BUFFERS; i++) {
-            device[i] = ops->alloc(dev, MAX * sizeof(float));
-            NEED(device[i], "memory");
-        }
-        static const size_t lengths[] = { 1, 7, 64, 1000, 40000 };
-        for (size_t i = 0; i < 5; i++) CASE(test_elements(lengths[i]));
-        CASE(test_rows(3, 64)), CASE(test_rows(9, 250));
-        static const shk_type types[] = { SHK_F32, SHK_BF16, SHK_F16, SHK_Q8_0, SHK_Q4_0 };
-        for (size_t i = 0; i < 5; i++) {
-            for (int prepared = 0; prepared < 2; prepared++) {
-                CASE(test_linear(types[i], 1, 100, 96, true, prepared));
-                CASE(test_linear(types[i], 5, 37, 64, false, prepared));
-                CASE(test_linear(types[i], 40, 24, 32, true, prepared));
-            }
-            for (int rounded = 0; rounded < 2; rounded++) {
-                CASE(test_sparse(types[i], 1, false, rounded)), CASE(test_sparse(types[i], 20, false, rounded));
-                CASE(test_sparse(types[i], 2, true, rounded));
-                test_sparse_tiles(types[i], rounded);
-            }
-        }
-        CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, false)), CASE(test_linear(SHK_Q4_K, 3, 20, 256, false, true));
-        CASE(test_block_linear(1, 4, 16)), CASE(test_block_linear(6, 3, 20));
-        static const shk_type kv_types[] = { SHK_F32, SHK_BF16, SHK_Q8_0 };
-        for (size_t i = 0; i < 3; i++) {
-            CASE(test_attention(kv_types[i], 0, 0, 0, 0)), CASE(test_attention(kv_types[i], 11, 0, 0, 0));
-            CASE(test_attention(kv_types[i], 130, 5, 0, 0)), CASE(test_attention(kv_types[i], 0, 0, 32, 20));
-        }
-        CASE(test_attention(SHK_F32, 0, 0, 20, 50));
-        CASE(test_recurrence(64, 4)), CASE(test_recurrence(37, 3));
-        CASE(test_rope());
-        CASE(test_altup());
-        CASE(test_nan());
-        CASE(test_quantile());
-        for (int i = 0; i < BUFFERS; i++) ops->release(dev, device[i], MAX * sizeof(float));
-        ops->close(dev);
+        test_device();
     }
+    split = 64;
+    if ((ops = test_gpu(&dev))) test_device();
     return test_done();
 }
