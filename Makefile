@@ -1,7 +1,7 @@
-# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1
+# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1  CUDA=1
 AR      ?= ar
 PREFIX  ?= /usr/local
-BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san))
+BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san,$(if $(filter 1,$(CUDA)),/cuda)))
 PROMPT  ?= Once upon a time
 OPTIONS ?= --temp 0.7 --top-p 0.9 --max-tokens 128
 ifdef FUZZ
@@ -18,10 +18,23 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE= $(CFLAGS) $(WARN) $(SANFLAGS) -ffp-contra
 LIBS     = -ljansson -lm -pthread
 
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
-SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c) src/cuda/none.c
+SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c)
 SRC     += $(if $(filter x86_64,$(ARCH)),$(wildcard src/cpu/x86/*.c))
 SRC     += $(if $(filter aarch64,$(ARCH)),$(wildcard src/cpu/arm/*.c))
-OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+
+# CUDA=1: machine code for the GPUs that nvcc knows from sm_75 on, and PTX of the last for later ones. Not under sanitizers, whose
+# shadow memory lies where the driver maps
+ifeq ($(CUDA)$(SAN),1)
+NVCC    ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+ARCHS   ?= $(filter 75 80 86 89 90 100 120,$(shell $(NVCC) --list-gpu-code | tr -d a-z_))
+GPU     := $(filter-out src/cuda/none.c,$(wildcard src/cuda/*.cu src/cuda/*.c))
+LIBS    += -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt
+NVCCFLAGS = -std=c++20 -O3 -Iinclude -Isrc -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics -MMD -MP \
+            $(foreach a,$(ARCHS),-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
+else
+GPU     := src/cuda/none.c
+endif
+OBJ     := $(patsubst %,$(BUILD)/%.o,$(basename $(SRC) $(GPU)))
 
 all: $(BUILD)/sparkhawk $(BUILD)/libsparkhawk.so
 
@@ -46,6 +59,10 @@ $(BUILD)/%_amx.o: ISA = -mamx-tile -mamx-int8 -mamx-bf16 -mavx512vnni $(AVX512)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ISA) -c -o $@ $<
+
+$(BUILD)/%.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
 
 # a test is a file: one program each, all over the static library
 TESTS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c tests/kernels/*.c tests/ops/*.c tests/golden/*.c))

@@ -1,0 +1,303 @@
+/* One NVIDIA GPU as a device: its context, and what the files of this folder share.
+ *
+ * Ops are written down as they are called (ops.cu) and launched when somebody waits for results, or when the pass ends: then
+ * neighbours that may share a kernel do, and the launches of a pass that comes again become a graph, replayed in one launch.
+ *
+ * Exactness: as on the CPU, each result has one order of summation, a function of the matrix's shape or of the sequence's
+ * positions alone. Tensor cores take activations as the sum of two bf16 values (16 bits of significand, an error of 2^-18) and
+ * weights exactly. */
+#ifndef SHK_CUDA_DEVICE_CUH
+#define SHK_CUDA_DEVICE_CUH
+
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "cuda/formats.h"
+#include "error.h"
+#include "mem.h"
+#include "ops.h"
+}
+
+/* What kernels are told of a pass. It is in device memory, so that a graph finds another pass at the same address. */
+typedef struct pass_row {
+    uint64_t pos;
+    int32_t token;
+    uint32_t seq;
+} pass_row;
+
+typedef struct pass_seq {
+    uint64_t pos;
+    char *state;
+    const shk_state_layer *layers;
+    uint32_t row, n;
+} pass_seq;
+
+typedef struct pass_info {
+    pass_row rows[SHK_PASS_ROWS];
+    pass_seq seqs[SHK_PASS_ROWS];
+    uint32_t out[SHK_PASS_ROWS]; /* rows whose logits are wanted */
+} pass_info;
+
+/* What kernels count: bytes of weights and state, operations, where the host cannot know them. */
+typedef struct device_work {
+    unsigned long long weight_bytes, state_bytes, flops;
+} device_work;
+
+typedef enum op_kind {
+    OP_EMBED,
+    OP_RMSNORM,
+    OP_LINEAR,
+    OP_BLOCK_LINEAR,
+    OP_ADD,
+    OP_MUL,
+    OP_MUL_ROWS,
+    OP_SCALE,
+    OP_GATHER,
+    OP_GELU_MUL,
+    OP_SOFTCAP,
+    OP_SLICE,
+    OP_ROPE_TABLE,
+    OP_ROPE,
+    OP_ATTENTION,
+    OP_SPARK_ATTENTION,
+    OP_CONV1D,
+    OP_RGLRU,
+    OP_SPARSIFY,
+    OP_SPARSE_GLU,
+    OP_SPARSE_UP,
+    OP_ALTUP_PREDICT,
+    OP_ALTUP_CORRECT,
+    OP_MATCH_RMS,
+    OP_TANH,
+    OP_BEST,
+    OP_KINDS
+} op_kind;
+
+/* A call of an op: the arguments of ops.h by the same names. Sizes are counted in n[], in the order in which the op has them. */
+typedef struct cuda_op {
+    op_kind kind;
+    float f;
+    float *y;
+    const float *x, *a, *b, *c;
+    void *out; /* kept of attention, what best has found */
+    shk_mat W, V;
+    shk_active active;
+    shk_attention at;
+    shk_type kv; /* of the rings that attention reads */
+    double quantile;
+    unsigned ddof;
+    bool dense;
+    size_t n[5];
+} cuda_op;
+
+enum { TAPE_OPS = 8192, GRAPHS = 32, LAYOUTS = 64, SLOTS = 4, CONSTANTS = 32 };
+
+/* A pass that was seen before. Its launches depend on these alone. */
+typedef struct graph_key {
+    uint64_t reach;
+    uint32_t T, n_seqs, n_out, reserved;
+} graph_key;
+
+typedef struct graph {
+    graph_key key;
+    cudaGraphExec_t exec; /* NULL: seen once */
+    shk_work work;
+    uint64_t used; /* when last; 0: an empty place */
+} graph;
+
+typedef struct shk_cuda {
+    cudaStream_t stream;
+    cudaError_t broken; /* the first failure; nothing is launched after it */
+    int sms, major, minor;
+    size_t shared; /* bytes of shared memory that a block may have */
+    char name[128];
+    shk_work work, passing; /* known when ops are issued: of the passes before, of the open one */
+    device_work *counted;
+
+    cuda_op *tape;
+    size_t n_ops;
+    bool open, whole; /* a pass is open that may become a graph; nothing of it has been launched yet */
+    graph_key key;
+    graph graphs[GRAPHS];
+    uint64_t clock;
+
+    pass_info *pass, *staging; /* device; [SLOTS] pinned host memory */
+    cudaEvent_t staged[SLOTS];
+    unsigned slot;
+    uint32_t T, n_seqs;
+    uint64_t reach; /* positions that attention may reach in this pass, rounded up so that graphs are few */
+    struct {
+        shk_state_layer *host, *device;
+        size_t n;
+    } layouts[LAYOUTS];
+    size_t n_layouts;
+    struct {
+        void *host, *device;
+        size_t bytes;
+    } constants[CONSTANTS];
+    size_t n_constants;
+
+    char *scratch; /* what does not live between ops: partial sums */
+    size_t scratch_bytes;
+    float *scores; /* spark attention: [pairs, positions] scores and as many ids */
+    uint64_t positions;
+    size_t pairs;
+    void *owned[4096]; /* device copies of weights */
+    size_t n_owned;
+} shk_cuda;
+
+/* Positions of attention that one block works on: parts of a sequence with borders at its multiples. */
+enum { ATTENTION_CHUNK = 128, SCRATCH_BYTES = 256 << 20 };
+
+static inline unsigned blocks_for(size_t n, size_t each) { return (unsigned)((n + each - 1) / each); }
+static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Every launch goes through here: programmatic dependent launch where the device has it, so that a kernel's first blocks are up,
+ * and its weights on their way, before the kernel before it is done. */
+void cuda_note(shk_cuda *cu, cudaError_t e);
+
+template <typename... P, typename... A>
+static inline void launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+    if (cu->broken || !grid.x || !grid.y || !grid.z) return;
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cu->stream;
+    config.attrs = &early;
+    config.numAttrs = cu->major >= 9;
+    cuda_note(cu, cudaLaunchKernelEx(&config, kernel, P(args)...));
+}
+
+/* Runs the first of `left` ops, with those after it that it can take along; returns how many. One function a kind. */
+typedef size_t cuda_run_fn(shk_cuda *cu, const cuda_op *op, size_t left);
+cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run_spark_attention, cuda_run_conv1d, cuda_run_rglru,
+    cuda_run_sparsify, cuda_run_sparse_glu, cuda_run_sparse_up, cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms,
+    cuda_run_embed, cuda_run_rmsnorm, cuda_run_add, cuda_run_mul, cuda_run_mul_rows, cuda_run_scale, cuda_run_gather,
+    cuda_run_gelu_mul, cuda_run_softcap, cuda_run_slice, cuda_run_rope_table, cuda_run_rope, cuda_run_tanh, cuda_run_best;
+
+/* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
+size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);
+/* An attention whose keys and values are in the rings already. */
+void cuda_attend(shk_cuda *cu, const cuda_op *op, bool written);
+void cuda_spark_attend(shk_cuda *cu, const cuda_op *op, bool written);
+
+/* Rows of device memory, as shk_cuda_pack_row makes them, into tiles. `rows` but for the last call of a matrix a multiple of 16. */
+void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f);
+
+/* Sets the dynamic shared memory that a kernel may use; once, when the device is opened. */
+void cuda_linear_setup(shk_cuda *cu);
+
+/* The device's copy of `bytes` bytes that are the same in every pass. */
+const void *cuda_constant(shk_cuda *cu, const void *host, size_t bytes);
+
+/* Launches what is on the tape. */
+void cuda_flush(shk_cuda *cu);
+
+/* The context's part of the table (device.cu). */
+extern const shk_ops cuda_ops;
+void *cuda_alloc(void *dev, size_t bytes);
+void cuda_release(void *dev, void *p, size_t bytes);
+void cuda_download(void *dev, void *host, const void *p, size_t bytes);
+void cuda_upload(void *dev, void *p, const void *host, size_t bytes);
+shk_status cuda_prepare(void *dev, shk_mat *m, shk_error *err);
+shk_status cuda_place(void *dev, const float **v, size_t n, shk_error *err);
+shk_status cuda_reserve(void *dev, uint64_t positions, size_t heads, size_t kv_heads, size_t head_dim, shk_error *err);
+shk_work cuda_work(const void *dev);
+bool cuda_begin(void *dev, const shk_pass *pass, size_t n_layers, bool replay);
+shk_status cuda_end(void *dev, bool wait, shk_error *err);
+void cuda_close(void *dev);
+
+/* ---- for kernels ---- */
+#ifdef __CUDACC__
+
+/* The next kernel may start; this one goes on once the one before it is done. Nothing that kernels write may be touched before. */
+static __device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void in_turn() {
+    let_next_start();
+    wait_for_previous();
+}
+
+static __device__ __forceinline__ float gelu(float v) {
+    return 0.5f * v * (1.0f + tanhf(0.79788456080286535588f * (v + 0.044715f * v * v * v)));
+}
+
+template <typename V> static __device__ __forceinline__ V warp_sum(V v) {
+    for (int i = 16; i; i >>= 1) v += __shfl_xor_sync(0xffffffffu, v, i);
+    return v;
+}
+static __device__ __forceinline__ float warp_max(float v) { /* a NaN is passed over */
+    for (int i = 16; i; i >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, i));
+    return v;
+}
+
+/* Over a block of whole warps, at most 1024 threads; every thread gets the result. `space` [32], reusable after the call. */
+template <typename V> static __device__ V block_sum(V v, V *space) {
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    v = warp_sum(v);
+    if (!lane) space[warp] = v;
+    __syncthreads();
+    v = warp_sum(lane < warps ? space[lane] : V(0));
+    __syncthreads();
+    return v;
+}
+static __device__ float block_max(float v, float *space) {
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    v = warp_max(v);
+    if (!lane) space[warp] = v;
+    __syncthreads();
+    v = warp_max(lane < warps ? space[lane] : -INFINITY);
+    __syncthreads();
+    return v;
+}
+
+/* The sum of the numbers of the threads before this one, and of all. `space` [32]. */
+static __device__ uint32_t block_before(uint32_t v, uint32_t *total, uint32_t *space) {
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    uint32_t sum = v; /* up to this lane */
+    for (unsigned i = 1; i < 32; i *= 2) {
+        uint32_t other = __shfl_up_sync(0xffffffffu, sum, i);
+        if (lane >= i) sum += other;
+    }
+    if (lane == 31) space[warp] = sum;
+    __syncthreads();
+    uint32_t before = 0, all = 0;
+    for (unsigned w = 0; w < warps; w++) {
+        if (w < warp) before += space[w];
+        all += space[w];
+    }
+    __syncthreads();
+    *total = all;
+    return before + sum - v;
+}
+
+/* How many threads before this one say yes, and how many do in all. `space` [32]. */
+static __device__ uint32_t block_rank(bool yes, uint32_t *total, uint32_t *space) {
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    unsigned votes = __ballot_sync(0xffffffffu, yes);
+    if (!lane) space[warp] = (uint32_t)__popc(votes);
+    __syncthreads();
+    uint32_t before = 0, all = 0;
+    for (unsigned w = 0; w < warps; w++) {
+        if (w < warp) before += space[w];
+        all += space[w];
+    }
+    __syncthreads();
+    *total = all;
+    return before + (uint32_t)__popc(votes & ((1u << lane) - 1));
+}
+
+#endif
+#endif

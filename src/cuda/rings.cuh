@@ -1,0 +1,160 @@
+/* Keys and values of a sequence in kernels: rows of f32, bf16 or q8_0 (file/blocks.h) in the rings of its state. All of a pass is
+ * in them before anybody attends. */
+#ifndef SHK_CUDA_RINGS_CUH
+#define SHK_CUDA_RINGS_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/device.cuh"
+
+/* What a kernel knows of an attention. */
+typedef struct attention_args {
+    const float *q, *k, *v; /* k, v: new, for the rings */
+    const pass_info *pass;
+    uint32_t heads, kv_heads, head_dim, rank, layer, window;
+    float softcap, value_bytes; /* value_bytes: of a value in the rings, for counting */
+} attention_args;
+
+enum { KV_BLOCK = 32, KV_BLOCK_BYTES = 34 };
+
+static __host__ __device__ constexpr size_t kv_bytes(shk_type type, size_t dim) {
+    return type == SHK_F32 ? dim * 4 : type == SHK_BF16 ? dim * 2 : dim / KV_BLOCK * KV_BLOCK_BYTES;
+}
+
+/* Value i of a row; values i to i + 3, i a multiple of 4. */
+template <shk_type KV> static __device__ __forceinline__ float kv_get(const char *row, uint32_t i) {
+    if constexpr (KV == SHK_F32) return ((const float *)(const void *)row)[i];
+    if constexpr (KV == SHK_BF16) return __uint_as_float((uint32_t)((const uint16_t *)(const void *)row)[i] << 16);
+    const char *block = row + i / KV_BLOCK * KV_BLOCK_BYTES;
+    return __half2float(*(const __half *)(const void *)block) * (float)*(const int8_t *)(block + 2 + i % KV_BLOCK);
+}
+template <shk_type KV> static __device__ __forceinline__ float4 kv_get4(const char *row, uint32_t i) {
+    if constexpr (KV == SHK_F32) return *(const float4 *)(const void *)(row + i * 4);
+    if constexpr (KV == SHK_BF16) {
+        uint2 w = *(const uint2 *)(const void *)(row + i * 2);
+        return make_float4(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xffff0000u), __uint_as_float(w.y << 16),
+                           __uint_as_float(w.y & 0xffff0000u));
+    }
+    const uint16_t *block = (const uint16_t *)(const void *)(row + i / KV_BLOCK * KV_BLOCK_BYTES);
+    uint32_t a = block[1 + i % KV_BLOCK / 2], b = block[2 + i % KV_BLOCK / 2];
+    float d = __half2float(__ushort_as_half(block[0]));
+    return make_float4(d * (float)(int8_t)a, d * (float)(int8_t)(a >> 8), d * (float)(int8_t)b, d * (float)(int8_t)(b >> 8));
+}
+
+/* Writes a row, by a warp; as shk_quant_row (file/types.h) rounds it. */
+static __device__ __forceinline__ void kv_put(char *row, shk_type type, const float *v, uint32_t dim) {
+    uint32_t lane = threadIdx.x % 32;
+    for (uint32_t i = lane; i < dim; i += 32) {
+        if (type == SHK_F32) ((float *)(void *)row)[i] = v[i];
+        else if (type == SHK_BF16) ((__nv_bfloat16 *)(void *)row)[i] = __float2bfloat16_rn(v[i]);
+    }
+    for (uint32_t b = 0; type == SHK_Q8_0 && b < dim / KV_BLOCK; b++) {
+        float x = v[b * KV_BLOCK + lane], most = warp_max(fabsf(x));
+        bool finite = __all_sync(0xffffffffu, isfinite(x));
+        __half d = finite ? __float2half_rn(most / 127) : __ushort_as_half(0x7e00);
+        float step = __half2float(d);
+        char *block = row + b * KV_BLOCK_BYTES;
+        if (!lane) *(__half *)(void *)block = d;
+        block[2 + lane] = (char)(finite && step > 0 ? (int)fminf(fmaxf(rintf(x * (1 / step)), -127), 127) : 0);
+    }
+}
+
+/* A run of rows, position by position: one head's keys, parts of keys, or values. */
+typedef struct ring_view {
+    const char *ring; /* slot 0 */
+    size_t slots, bytes;
+    bool fours; /* rows may be read by four values */
+    __device__ __forceinline__ const char *operator[](uint64_t pos) const {
+        return ring + (pos < slots ? pos : pos % slots) * bytes;
+    }
+} ring_view;
+
+/* Neighbours from position `first` on, no more than the ring has slots. */
+typedef struct ring_run {
+    ring_view view;
+    size_t slot;
+    __device__ __forceinline__ ring_run(const ring_view &v, uint64_t first) : view(v), slot(first % v.slots) {}
+    __device__ __forceinline__ const char *operator[](uint32_t j) const {
+        size_t s = slot + j;
+        return view.ring + (s >= view.slots ? s - view.slots : s) * view.bytes;
+    }
+} ring_run;
+
+static __device__ __forceinline__ ring_view view(const attention_args &a, const pass_seq *s, size_t region, uint32_t kv,
+                                                 uint32_t dim) {
+    const shk_state_layer *l = &s->layers[a.layer];
+    size_t bytes = kv_bytes(l->type, dim);
+    return ring_view{ s->state + region + kv * l->ring * bytes, l->ring, bytes, dim % 4 == 0 };
+}
+
+static __device__ __forceinline__ ring_view keys(const attention_args &a, const pass_seq *s, uint32_t kv) {
+    return view(a, s, s->layers[a.layer].k, kv, a.rank ? a.rank : a.head_dim);
+}
+static __device__ __forceinline__ ring_view rest_of_keys(const attention_args &a, const pass_seq *s, uint32_t kv) {
+    return view(a, s, s->layers[a.layer].k2, kv, a.head_dim - a.rank);
+}
+static __device__ __forceinline__ ring_view values(const attention_args &a, const pass_seq *s, uint32_t kv) {
+    return view(a, s, s->layers[a.layer].v, kv, a.head_dim);
+}
+
+/* Puts the key (`value`: the value) of a row and head into its ring; a warp. */
+static __device__ __forceinline__ void put_in_ring(const attention_args &a, const pass_row *r, const pass_seq *s, uint32_t kv,
+                                                   bool value, const float *v) {
+    shk_type type = s->layers[a.layer].type;
+    if (value) {
+        kv_put((char *)values(a, s, kv)[r->pos], type, v, a.head_dim);
+        return;
+    }
+    kv_put((char *)keys(a, s, kv)[r->pos], type, v, a.rank ? a.rank : a.head_dim);
+    if (a.rank) kv_put((char *)rest_of_keys(a, s, kv)[r->pos], type, v + a.rank, a.head_dim - a.rank);
+}
+
+/* The same of all rows and heads (attention.cu). */
+void cuda_put_in_rings(shk_cuda *cu, const attention_args &a);
+
+/* A kernel template's instance for what the rings hold. */
+#define BY_KV(type, call)                                                                                                          \
+    do {                                                                                                                           \
+        if ((type) == SHK_F32) call(SHK_F32);                                                                                      \
+        else if ((type) == SHK_BF16) call(SHK_BF16);                                                                               \
+        else call(SHK_Q8_0);                                                                                                       \
+    } while (0)
+
+/* scores[h][j] = q_h . key(first + j) for `heads` heads (q in shared memory, `ldq` apart) and j < n, soft-capped; eight lanes for a
+ * position. ld: from a head's scores to the next's. */
+template <shk_type KV>
+static __device__ __forceinline__ void score(float *scores, size_t ld, const float *q, uint32_t heads, uint32_t ldq,
+                                             const ring_run &key, uint32_t n, uint32_t dim, float softcap) {
+    uint32_t lane = threadIdx.x % 8, groups = blockDim.x / 8;
+    for (uint32_t j0 = 0; j0 < n; j0 += groups) { /* whole warps go round together */
+        uint32_t j = j0 + threadIdx.x / 8;
+        const char *k = key[j < n ? j : n - 1];
+        for (uint32_t h = 0; h < heads; h += 4) {
+            float sum[4] = {};
+            if (key.view.fours) {
+#pragma unroll 4
+                for (uint32_t i = lane * 4; i < dim; i += 32) {
+                    float4 kv = kv_get4<KV>(k, i);
+#pragma unroll
+                    for (uint32_t u = 0; u < 4; u++) {
+                        if (h + u >= heads) break;
+                        float4 qv = *(const float4 *)(const void *)(q + (h + u) * ldq + i);
+                        sum[u] = fmaf(kv.x, qv.x, fmaf(kv.y, qv.y, fmaf(kv.z, qv.z, fmaf(kv.w, qv.w, sum[u]))));
+                    }
+                }
+            } else {
+                for (uint32_t i = lane; i < dim; i += 8)
+                    for (uint32_t u = 0; u < 4 && h + u < heads; u++) sum[u] = fmaf(kv_get<KV>(k, i), q[(h + u) * ldq + i], sum[u]);
+            }
+            for (uint32_t u = 0; u < 4 && h + u < heads; u++) {
+                float s = sum[u];
+                for (int i = 4; i; i >>= 1) s += __shfl_xor_sync(0xffffffffu, s, i);
+                if (softcap > 0) s = softcap * tanhf(s / softcap);
+                if (!lane && j < n) scores[(h + u) * ld + j] = s;
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,343 @@
+/* Norms, elementwise ops, gathers, rotary embedding, and the choice of the likeliest token. */
+#include "cuda/weights.cuh"
+
+/* ---- rows: a block each ---- */
+
+enum { ROW_THREADS = 512, ROW_HELD = 8 };
+
+/* A row in the registers of a block, where it is short enough: thread i has values i, i + ROW_THREADS... */
+typedef struct held_row {
+    float v[ROW_HELD];
+} held_row;
+
+static __device__ __forceinline__ float row_scale(const held_row &x, size_t n, float eps, float *space) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) squares = fmaf(x.v[i], x.v[i], squares);
+    return rsqrtf(block_sum(squares, space) / (float)n + eps);
+}
+
+static __device__ __forceinline__ void get_row(held_row *x, const float *from, size_t n) {
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) {
+        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
+        x->v[i] = at < n ? from[at] : 0;
+    }
+}
+
+static __device__ __forceinline__ void put_row(float *to, const held_row &x, size_t n) {
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) {
+        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
+        if (at < n) to[at] = x.v[i];
+    }
+}
+
+/* x *= scale * w */
+static __device__ __forceinline__ void scale_row(held_row *x, const held_row &w, float scale) {
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) x->v[i] = x->v[i] * scale * w.v[i];
+}
+
+/* y = norm(y) w if `w`; x += y; out = norm(x) v if `out`: what comes between two blocks of a layer. Rows of at most ROW_THREADS *
+ * ROW_HELD values. The weights are there before the kernel before is done. */
+__global__ void __launch_bounds__(ROW_THREADS)
+    residual(float *y, const float *w, float *x, float *out, const float *v, size_t n, float eps, float eps2) {
+    __shared__ float space[32];
+    size_t at = blockIdx.x * n;
+    held_row hw = {}, hv = {}, hx, hy;
+    let_next_start();
+    if (w) get_row(&hw, w, n);
+    if (out) get_row(&hv, v, n);
+    wait_for_previous();
+    get_row(&hy, y + at, n);
+    get_row(&hx, x + at, n);
+    if (w) {
+        scale_row(&hy, hw, row_scale(hy, n, eps, space));
+        put_row(y + at, hy, n);
+    }
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) hx.v[i] += hy.v[i];
+    put_row(x + at, hx, n);
+    if (!out) return;
+    scale_row(&hx, hv, row_scale(hx, n, eps2, space));
+    put_row(out + at, hx, n);
+}
+
+/* y = x * rsqrt(mean x^2 + eps) * w; x and y may be one. */
+__global__ void __launch_bounds__(ROW_THREADS) rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
+    __shared__ float space[32];
+    in_turn();
+    y += blockIdx.x * n, x += blockIdx.x * n;
+    float squares = 0;
+    for (size_t i = threadIdx.x; i < n; i += ROW_THREADS) squares = fmaf(x[i], x[i], squares);
+    float scale = rsqrtf(block_sum(squares, space) / (float)n + eps);
+    for (size_t i = threadIdx.x; i < n; i += ROW_THREADS) y[i] = x[i] * scale * (w ? w[i] : 1.0f);
+}
+
+/* Heads are short rows: a warp each. */
+__global__ void __launch_bounds__(256) rmsnorm_short(float *y, const float *x, const float *w, size_t rows, size_t n, float eps) {
+    size_t row = blockIdx.x * (size_t)8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    in_turn();
+    if (row >= rows) return;
+    float squares = 0;
+    for (size_t i = lane; i < n; i += 32) squares = fmaf(x[row * n + i], x[row * n + i], squares);
+    float scale = rsqrtf(warp_sum(squares) / (float)n + eps);
+    for (size_t i = lane; i < n; i += 32) y[row * n + i] = x[row * n + i] * scale * (w ? w[i] : 1.0f);
+}
+
+/* y *= rms(x) / rms(y) */
+__global__ void __launch_bounds__(ROW_THREADS) match_rms(float *y, const float *x, size_t n) {
+    __shared__ double space[32];
+    in_turn();
+    y += blockIdx.x * n, x += blockIdx.x * n;
+    double to = 0, from = 0;
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x) to += (double)x[i] * (double)x[i], from += (double)y[i] * (double)y[i];
+    to = block_sum(to, space) / (double)n, from = block_sum(from, space) / (double)n;
+    float scale = (float)sqrt(to / (from > 1e-5 ? from : 1e-5));
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x) y[i] *= scale;
+}
+
+template <format F, bool TILED>
+__global__ void embed(float *y, const char *E, size_t stride, size_t rows, size_t cols, size_t padded, const pass_info *pass,
+                      float scale, device_work *work) {
+    in_turn();
+    size_t token = (size_t)pass->rows[blockIdx.x].token;
+    if (token >= rows) token = 0;
+    for (size_t k = threadIdx.x * 8; k < cols; k += blockDim.x * 8) {
+        float v[8];
+        load8_of<F, TILED>(v, E, stride, padded, token, k);
+        for (size_t i = 0; i < 8 && k + i < cols; i++) y[blockIdx.x * cols + k + i] = v[i] * scale;
+    }
+    if (!threadIdx.x) atomicAdd(&work->weight_bytes, (unsigned long long)stride);
+}
+
+__global__ void gather(float *y, const float *x, const pass_info *pass, size_t from, size_t d) {
+    in_turn();
+    const float *row = x + pass->out[from + blockIdx.x] * d;
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x) y[blockIdx.x * d + i] = row[i];
+}
+
+__global__ void slice(float *y, const float *x, size_t ldx, size_t at, size_t n) {
+    in_turn();
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x) y[blockIdx.x * n + i] = x[blockIdx.x * ldx + at + i];
+}
+
+/* ---- elements ---- */
+
+struct add_f {
+    __device__ float operator()(float y, float x, float, float) const { return y + x; }
+};
+struct mul_f {
+    __device__ float operator()(float, float a, float b, float) const { return a * b; }
+};
+struct scale_f {
+    __device__ float operator()(float y, float, float, float s) const { return y * s; }
+};
+struct gelu_f {
+    __device__ float operator()(float, float g, float, float) const { return gelu(g); }
+};
+struct gelu_mul_f {
+    __device__ float operator()(float, float g, float u, float) const { return gelu(g) * u; }
+};
+struct softcap_f {
+    __device__ float operator()(float y, float, float, float cap) const { return cap * tanhf(y / cap); }
+};
+struct tanh_f {
+    __device__ float operator()(float, float x, float, float) const { return tanhf(x); }
+};
+
+/* y = f(y, a, b, s); what f does not use may be y. b is `wrap` values long, and begins again after them. */
+template <typename F>
+__global__ void __launch_bounds__(256) elements(float *y, const float *a, const float *b, size_t n, size_t wrap, float s) {
+    in_turn();
+    for (size_t i = blockIdx.x * (size_t)256 + threadIdx.x; i < n; i += (size_t)gridDim.x * 256)
+        y[i] = F()(y[i], a[i], b[wrap < n ? i % wrap : i], s);
+}
+
+template <typename F>
+static void run_elements(shk_cuda *cu, float *y, const float *a, const float *b, size_t n, size_t wrap, float s) {
+    launch(cu, elements<F>, dim3((unsigned)smaller(blocks_for(n, 256), 2048)), 256, 0, y, a, b, n, wrap, s);
+}
+
+/* ---- positions ---- */
+
+/* In double: in f32 a position of a million would be off by a tenth of a radian. */
+__global__ void rope_table(float *table, const double *freq, size_t half, const pass_info *pass) {
+    in_turn();
+    double pos = (double)pass->rows[blockIdx.x].pos;
+    for (size_t i = threadIdx.x; i < half; i += blockDim.x) {
+        double c, s;
+        sincos(pos * freq[i], &s, &c);
+        table[blockIdx.x * 2 * half + i] = (float)c;
+        table[blockIdx.x * 2 * half + half + i] = (float)s;
+    }
+}
+
+__global__ void rope(float *x, const float *table, size_t half, size_t heads, size_t head_dim, size_t offset) {
+    in_turn();
+    const float *c = table + blockIdx.x * 2 * half;
+    for (size_t i = threadIdx.x; i < heads * half; i += blockDim.x) {
+        size_t h = i / half, j = i % half;
+        float *p = x + (blockIdx.x * heads + h) * head_dim + offset + j, a = p[0], b = p[half];
+        p[0] = a * c[j] - b * c[half + j];
+        p[half] = b * c[j] + a * c[half + j];
+    }
+}
+
+/* ---- the likeliest token: the largest of a row, the first of equals, -1 where a value is not finite ---- */
+
+enum { BEST_PARTS = 64 };
+
+/* What is not finite wins. */
+static __device__ shk_best better(shk_best a, shk_best b) {
+    if (a.id < 0 || b.id < 0) return shk_best{ 0, -1 };
+    return b.value > a.value || (b.value == a.value && b.id < a.id) ? b : a;
+}
+
+static __device__ shk_best block_best(shk_best c, shk_best *space) {
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 16; i; i >>= 1) {
+            shk_best other = { __shfl_xor_sync(0xffffffffu, c.value, i), __shfl_xor_sync(0xffffffffu, c.id, i) };
+            c = better(c, other);
+        }
+        if (pass) break;
+        if (threadIdx.x % 32 == 0) space[threadIdx.x / 32] = c;
+        __syncthreads();
+        c = space[threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0];
+    }
+    return c;
+}
+
+__global__ void __launch_bounds__(256) best_parts(shk_best *parts, const float *x, size_t n) {
+    __shared__ shk_best space[32];
+    in_turn();
+    const float *row = x + blockIdx.y * n;
+    size_t begin = blockIdx.x * n / BEST_PARTS, end = (blockIdx.x + 1) * n / BEST_PARTS;
+    shk_best c = { -INFINITY, INT32_MAX };
+    for (size_t i = begin + threadIdx.x; i < end; i += 256) c = better(c, shk_best{ row[i], isfinite(row[i]) ? (int32_t)i : -1 });
+    c = block_best(c, space);
+    if (!threadIdx.x) parts[blockIdx.y * BEST_PARTS + blockIdx.x] = c;
+}
+
+__global__ void __launch_bounds__(BEST_PARTS) best_of_parts(shk_best *best, const shk_best *parts) {
+    __shared__ shk_best space[32];
+    in_turn();
+    shk_best c = block_best(parts[blockIdx.x * BEST_PARTS + threadIdx.x], space);
+    if (!threadIdx.x) best[blockIdx.x] = c;
+}
+
+/* ---- on the host ---- */
+
+/* [norm] add [norm]: x += y, around it the norms of both, where they follow each other on the tape. */
+static size_t run_residual(shk_cuda *cu, const cuda_op *op, size_t left) {
+    const cuda_op *before = op->kind == OP_RMSNORM ? op : NULL, *add = before ? op + 1 : op, *after = add + 1;
+    size_t used = before ? 2 : 1;
+    if (left < used || add->kind != OP_ADD) return 0;
+    if (before && (before->y != before->x || add->x != before->y)) return 0;
+    bool follows = left > used && after->kind == OP_RMSNORM && after->x == add->y && after->y != add->y && after->y != add->x &&
+                   after->n[0] * after->n[1] == add->n[0];
+    if (!before && !follows) return 0;
+    size_t n = before ? before->n[1] : after->n[1];
+    if (n > ROW_THREADS * ROW_HELD || add->n[0] % n || (before && before->n[0] * n != add->n[0]) || (follows && after->n[1] != n))
+        return 0;
+    launch(cu, residual, dim3((unsigned)(add->n[0] / n)), ROW_THREADS, 0, (float *)add->x, before ? before->a : NULL, add->y,
+           follows ? after->y : NULL, follows ? after->a : NULL, n, before ? before->f : 0.0f, follows ? after->f : 0.0f);
+    return used + follows;
+}
+
+size_t cuda_run_rmsnorm(shk_cuda *cu, const cuda_op *op, size_t left) {
+    size_t used = cuda_run_heads(cu, op, left);
+    if (!used && op->a) used = run_residual(cu, op, left);
+    if (used) return used;
+    if (op->n[1] <= 512)
+        launch(cu, rmsnorm_short, dim3(blocks_for(op->n[0], 8)), 256, 0, op->y, op->x, op->a, op->n[0], op->n[1], op->f);
+    else launch(cu, rmsnorm, dim3((unsigned)op->n[0]), ROW_THREADS, 0, op->y, op->x, op->a, op->n[1], op->f);
+    return 1;
+}
+
+size_t cuda_run_add(shk_cuda *cu, const cuda_op *op, size_t left) {
+    size_t used = run_residual(cu, op, left);
+    if (!used) run_elements<add_f>(cu, op->y, op->x, op->x, op->n[0], op->n[0], 0);
+    return used ? used : 1;
+}
+
+size_t cuda_run_mul(shk_cuda *cu, const cuda_op *op, size_t) {
+    run_elements<mul_f>(cu, op->y, op->a, op->b, op->n[0], op->n[0], 0);
+    return 1;
+}
+
+size_t cuda_run_mul_rows(shk_cuda *cu, const cuda_op *op, size_t) {
+    run_elements<mul_f>(cu, op->y, op->a, op->b, op->n[0] * op->n[1], op->n[1], 0);
+    return 1;
+}
+
+size_t cuda_run_scale(shk_cuda *cu, const cuda_op *op, size_t left) {
+    size_t used = cuda_run_heads(cu, op, left);
+    if (used) return used;
+    run_elements<scale_f>(cu, op->y, op->y, op->y, op->n[0], op->n[0], op->f);
+    return 1;
+}
+
+size_t cuda_run_gelu_mul(shk_cuda *cu, const cuda_op *op, size_t) {
+    if (op->b) run_elements<gelu_mul_f>(cu, op->y, op->a, op->b, op->n[0], op->n[0], 0);
+    else run_elements<gelu_f>(cu, op->y, op->a, op->a, op->n[0], op->n[0], 0);
+    return 1;
+}
+
+size_t cuda_run_softcap(shk_cuda *cu, const cuda_op *op, size_t) {
+    run_elements<softcap_f>(cu, op->y, op->y, op->y, op->n[0], op->n[0], op->f);
+    return 1;
+}
+
+size_t cuda_run_tanh(shk_cuda *cu, const cuda_op *op, size_t) {
+    run_elements<tanh_f>(cu, op->y, op->x, op->x, op->n[0], op->n[0], 0);
+    return 1;
+}
+
+size_t cuda_run_match_rms(shk_cuda *cu, const cuda_op *op, size_t) {
+    launch(cu, match_rms, dim3((unsigned)op->n[0]), ROW_THREADS, 0, op->y, op->x, op->n[1]);
+    return 1;
+}
+
+size_t cuda_run_embed(shk_cuda *cu, const cuda_op *op, size_t) {
+    dim3 grid((unsigned)op->n[0]);
+    const shk_mat *E = &op->W;
+    auto go = [&](auto kernel) {
+        launch(cu, kernel, grid, 128, 0, op->y, (const char *)E->data, E->stride, E->rows, E->cols, shk_cuda_padded(E->cols),
+               cu->pass, op->f, cu->counted);
+    };
+#define CALL(F) is_tiled(E) ? go(embed<F, true>) : go(embed<F, false>)
+    BY_FORMAT(shk_cuda_format_of(E->type), CALL);
+#undef CALL
+    return 1;
+}
+
+size_t cuda_run_gather(shk_cuda *cu, const cuda_op *op, size_t) {
+    launch(cu, gather, dim3((unsigned)op->n[1]), 256, 0, op->y, op->x, cu->pass, op->n[0], op->n[2]);
+    return 1;
+}
+
+size_t cuda_run_slice(shk_cuda *cu, const cuda_op *op, size_t) {
+    launch(cu, slice, dim3((unsigned)op->n[0]), 256, 0, op->y, op->x, op->n[1], op->n[2], op->n[3]);
+    return 1;
+}
+
+size_t cuda_run_rope_table(shk_cuda *cu, const cuda_op *op, size_t) {
+    launch(cu, rope_table, dim3(cu->T), 64, 0, op->y, (const double *)op->out, op->n[0], cu->pass);
+    return 1;
+}
+
+size_t cuda_run_rope(shk_cuda *cu, const cuda_op *op, size_t left) {
+    size_t used = cuda_run_heads(cu, op, left);
+    if (used) return used;
+    launch(cu, rope, dim3((unsigned)op->n[1]), 256, 0, op->y, op->x, op->n[0], op->n[2], op->n[3], op->n[4]);
+    return 1;
+}
+
+size_t cuda_run_best(shk_cuda *cu, const cuda_op *op, size_t) {
+    shk_best *parts = (shk_best *)(void *)cu->scratch;
+    launch(cu, best_parts, dim3(BEST_PARTS, (unsigned)op->n[0]), 256, 0, parts, op->x, op->n[1]);
+    launch(cu, best_of_parts, dim3((unsigned)op->n[0]), BEST_PARTS, 0, (shk_best *)op->out, (const shk_best *)parts);
+    return 1;
+}
