@@ -50,7 +50,8 @@ INLINE void add_rows(i8 *sum, const bytes32 q[4], const uint32_t words[4], bool 
 }
 
 INLINE void finish(i8 out[4], const i8 *sum, const int32_t total[2]) {
-    __m256i s[4], offset = _mm256_set_m128i(_mm_set1_epi32(total[1] * 128), _mm_set1_epi32(total[0] * 128));
+    __m256i s[4], totals = _mm256_set_m128i(_mm_set1_epi32(total[1]), _mm_set1_epi32(total[0]));
+    __m256i offset = _mm256_slli_epi32(totals, 7);
     UNROLL for (size_t v = 0; v < 4; v++)
         s[v] = _mm256_sub_epi32(_mm256_add_epi32(_mm256_slli_epi32((__m256i)sum[v], 8), (__m256i)sum[4 + v]), offset);
     UNROLL for (size_t v = 0; v < 2; v++) {
