@@ -216,7 +216,9 @@ void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x,
     sparse_args args = { .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt };
     size_t unit = shk_type_of(Vt->type)->block > COLUMNS ? shk_type_of(Vt->type)->block : COLUMNS;
     up(&args);
-    shk_pool_run(cpu->pool, down_range, &args, (Vt->cols + unit - 1) / unit, 1);
+    size_t units = (Vt->cols + unit - 1) / unit, threads = (size_t)cpu->threads;
+    /* one token's rows are read once: in pieces as long as can be */
+    shk_pool_run(cpu->pool, down_range, &args, units, T > 1 ? 1 : (units + threads - 1) / threads);
     count(cpu, active, U, T);
     count(cpu, active, Vt, T);
 }
