@@ -4,6 +4,7 @@
  *   shk_session  what one sequence remembers: KV windows, recurrent state, position
  *   shk_sampler  turns logits into token ids
  *   shk_tokenizer  bytes <-> token ids
+ *   shk_grammar  which JSON texts are allowed; a shk_matcher follows one text and says which tokens may come next
  *
  * Errors: functions that can fail return a shk_status and, where `err` is not NULL, leave a message of one line in it that
  * names the file and the field. The library never prints, exits or aborts. Unless said otherwise a pointer argument must
@@ -216,7 +217,7 @@ SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, sh
 SHK_API void shk_model_record(shk_model *m, int on);
 SHK_API shk_status shk_model_recorded(const shk_model *m, char **json, shk_error *err);
 
-/* ---- sampling and generation ---- */
+/* ---- sampling ---- */
 
 typedef struct shk_bias {
     int32_t id;
@@ -247,6 +248,44 @@ SHK_API void shk_sampler_accept(shk_sampler *s, int32_t id);
  * (SHK_E_ARGUMENT) if every token is forbidden. */
 SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
 
+/* ---- structured output ---- */
+
+/* A JSON schema, compiled for a tokenizer: immutable, and shared by any number of threads. docs/STRUCTURED.md lists the keywords, in
+ * what form texts are produced, and the limits. */
+typedef struct shk_grammar shk_grammar;
+
+/* `schema` is a JSON schema, terminated; NULL: any JSON object. SHK_E_FORMAT: it is not JSON or no schema. SHK_E_UNSUPPORTED: it
+ * restricts by a keyword that is not supported, which the message names with its path; or no value fits it. SHK_E_LIMIT: it is too
+ * large. The tokenizer must outlive the grammar. The first grammar of a tokenizer takes longer: it makes what all of them share. */
+SHK_API shk_status shk_grammar_new(shk_grammar **out, const shk_tokenizer *t, const char *schema, shk_error *err);
+SHK_API void shk_grammar_free(shk_grammar *g); /* after all its matchers; NULL is allowed */
+
+/* Where one text stands. The grammar must outlive it. */
+typedef struct shk_matcher shk_matcher;
+SHK_API shk_status shk_matcher_new(shk_matcher **out, const shk_grammar *g, shk_error *err); /* at an empty text */
+SHK_API shk_status shk_matcher_fork(shk_matcher **out, const shk_matcher *m, shk_error *err); /* an independent copy */
+SHK_API void shk_matcher_free(shk_matcher *m); /* NULL is allowed */
+
+/* Which tokens may come next: bit i & 31 of bits[i >> 5] for token i, for `vocab` tokens, so (vocab + 31) / 32 words. Those behind
+ * the tokenizer's vocabulary may not, nor may control tokens; end tokens may where the text is complete. SHK_E_LIMIT: finding it out
+ * takes too long, for a schema made so. SHK_E_UNSUPPORTED: no token continues the text, for a vocabulary that cannot spell it. */
+SHK_API shk_status shk_matcher_mask(shk_matcher *m, uint32_t *bits, int32_t vocab, shk_error *err);
+/* The same, put into logits [vocab]: those of tokens that may not come next become -INFINITY. These logits must be all of them: see
+ * `sampling` in shk_span. */
+SHK_API shk_status shk_matcher_apply(shk_matcher *m, float *logits, int32_t vocab, shk_error *err);
+/* Goes on by one token. SHK_E_ARGUMENT: it may not come next; the matcher has not moved. An end token of a complete text moves to
+ * SHK_MATCH_DONE, where further end tokens may follow. */
+SHK_API shk_status shk_matcher_accept(shk_matcher *m, int32_t id, shk_error *err);
+
+typedef enum shk_match {
+    SHK_MATCH_OPEN,     /* the text is the beginning of one */
+    SHK_MATCH_COMPLETE, /* it is one, and may also go on (as the number 12 may) */
+    SHK_MATCH_DONE      /* it is one, and nothing but an end token may follow */
+} shk_match;
+SHK_API shk_match shk_matcher_state(const shk_matcher *m);
+
+/* ---- generation ---- */
+
 typedef enum shk_stop { SHK_STOP_LENGTH, SHK_STOP_END, SHK_STOP_STRING, SHK_STOP_CALLER } shk_stop;
 
 typedef struct shk_generation {
@@ -257,6 +296,7 @@ typedef struct shk_generation {
     const char *const *stop; /* [n_stop] strings; generation ends before the first that appears */
     size_t n_stop;
     int ignore_end; /* 1: end tokens do not end it */
+    const shk_grammar *grammar; /* NULL, or what the text must be. Generation ends (SHK_STOP_END) as soon as nothing may follow */
     /* Called with the text as it becomes certain (whole UTF-8 characters, nothing that may be the start of a stop string); n
      * is 0 for tokens that add no text yet, and now and then while a long prompt is read. A non-zero return ends the
      * generation: one more call may bring text that had been held back, and not all of the prompt may have been consumed.
