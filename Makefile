@@ -18,7 +18,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE= $(CFLAGS) $(WARN) $(SANFLAGS) -ffp-contra
 LIBS     = -ljansson -lm -pthread
 
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
-SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c)
+SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/grammar/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c)
 SRC     += $(if $(filter x86_64,$(ARCH)),$(wildcard src/cpu/x86/*.c))
 SRC     += $(if $(filter aarch64,$(ARCH)),$(wildcard src/cpu/arm/*.c))
 

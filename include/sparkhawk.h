@@ -250,8 +250,8 @@ SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32
 
 /* ---- structured output ---- */
 
-/* A JSON schema, compiled for a tokenizer: immutable, and shared by any number of threads. docs/STRUCTURED.md lists the keywords, in
- * what form texts are produced, and the limits. */
+/* A JSON schema, compiled for a tokenizer: immutable, and shared by any number of threads. docs/STRUCTURED.md lists the keywords,
+ * how texts are written, and the limits. */
 typedef struct shk_grammar shk_grammar;
 
 /* `schema` is a JSON schema, terminated; NULL: any JSON object. SHK_E_FORMAT: it is not JSON or no schema. SHK_E_UNSUPPORTED: it
@@ -267,8 +267,8 @@ SHK_API shk_status shk_matcher_fork(shk_matcher **out, const shk_matcher *m, shk
 SHK_API void shk_matcher_free(shk_matcher *m); /* NULL is allowed */
 
 /* Which tokens may come next: bit i & 31 of bits[i >> 5] for token i, for `vocab` tokens, so (vocab + 31) / 32 words. Those behind
- * the tokenizer's vocabulary may not, nor may control tokens; end tokens may where the text is complete. SHK_E_LIMIT: finding it out
- * takes too long, for a schema made so. SHK_E_UNSUPPORTED: no token continues the text, for a vocabulary that cannot spell it. */
+ * the tokenizer's vocabulary may not, nor may control tokens; end tokens may where the text is complete. SHK_E_LIMIT: finding it
+ * out takes too long, for a schema made so. SHK_E_UNSUPPORTED: no token goes on, for a vocabulary that cannot spell the text. */
 SHK_API shk_status shk_matcher_mask(shk_matcher *m, uint32_t *bits, int32_t vocab, shk_error *err);
 /* The same, put into logits [vocab]: those of tokens that may not come next become -INFINITY. These logits must be all of them: see
  * `sampling` in shk_span. */

@@ -5,9 +5,9 @@
 typedef struct run_args {
     model_args model;
     sampling_args sampling;
-    const char *prompt, *file, *tokens, *state_load, *state_save;
+    const char *prompt, *file, *tokens, *state_load, *state_save, *json_schema;
     strings stop;
-    bool chat, special, ignore_eos, json, quiet;
+    bool chat, special, ignore_eos, json, json_object, quiet;
 } run_args;
 
 #define AT(field) offsetof(run_args, field)
@@ -21,6 +21,8 @@ static const option run_options[] = {
     { "special", 0, OPT_FLAG, AT(special), 0, 0, NULL, "text such as <start_of_turn> in the prompt is the special token" },
     SAMPLING_ROWS,
     { "stop", 0, OPT_LIST, AT(stop), 0, 0, "STRING", "end before this text appears" },
+    { "json-object", 0, OPT_FLAG, AT(json_object), 0, 0, NULL, "generate a JSON object, and end with it" },
+    { "json-schema", 0, OPT_PATH, AT(json_schema), 0, 0, "FILE", "generate a JSON value that fits the schema in FILE, and end with it" },
     { "ignore-eos", 0, OPT_FLAG, AT(ignore_eos), 0, 0, NULL, "go on past tokens that end a text" },
     { "state-load", 0, OPT_PATH, AT(state_load), 0, 0, "FILE", "continue from a stored state; the prompt then gets no bos token" },
     { "state-save", 0, OPT_PATH, AT(state_save), 0, 0, "FILE", "store the state behind the last token that was generated" },
@@ -35,6 +37,7 @@ static int check(const run_args *a) {
     int prompts = !!a->prompt + !!a->file + !!a->tokens;
     if (prompts > 1) return misuse(&cmd_run, "only one of --prompt, --file and --tokens can be the prompt");
     if (!prompts) return misuse(&cmd_run, "what is the prompt? --prompt, --file or --tokens says so");
+    if (a->json_object && a->json_schema) return misuse(&cmd_run, "only one of --json-object and --json-schema can say what is wanted");
     if (a->chat && !a->prompt && !a->file) return misuse(&cmd_run, "--chat wants --prompt or --file");
     for (size_t i = 0; i < a->stop.n; i++)
         if (!*a->stop.items[i]) return misuse(&cmd_run, "--stop: an empty string is everywhere");
@@ -64,6 +67,20 @@ static int32_t *prompt_ids(const run_args *a, const engine *e, size_t *n_ids) {
         ids = NULL;
     }
     return ids;
+}
+
+/* What the text must be, if anything is said of that. false: said so. */
+static bool open_grammar(const run_args *a, const engine *e, shk_grammar **out) {
+    char *schema = NULL;
+    size_t n;
+    shk_error err;
+    if (!a->json_object && !a->json_schema) return true;
+    if (!e->tokenizer) return fail("the model has no tokenizer, and so no text that could be JSON"), false;
+    if (a->json_schema && !(schema = read_all(a->json_schema, &n))) return false;
+    bool made = !shk_grammar_new(out, e->tokenizer, schema, &err);
+    if (!made) fail("%s%s%s", a->json_schema ? a->json_schema : "", schema ? ": " : "", err.message);
+    free(schema);
+    return made;
 }
 
 static int on_text(void *user, const char *text, size_t n) {
@@ -102,14 +119,15 @@ static int run_run(const void *p, const strings *operands) {
     engine e;
     int32_t *ids = NULL;
     size_t n_ids = 0;
+    shk_grammar *grammar = NULL;
     shk_error err;
     shk_generated out;
     if ((status = engine_open(&e, &cmd_run, &a->model, &a->sampling, a->state_load))) goto done;
     status = EXIT_FAILURE;
-    if (!(ids = prompt_ids(a, &e, &n_ids))) goto done;
+    if (!open_grammar(a, &e, &grammar) || !(ids = prompt_ids(a, &e, &n_ids))) goto done;
     catch_interrupts(true);
     shk_generation g = { .prompt = ids, .n_prompt = n_ids, .stop = a->stop.items, .n_stop = a->stop.n, .ignore_end = a->ignore_eos,
-                         .on_text = on_text, .user = (void *)(uintptr_t)a };
+                         .grammar = grammar, .on_text = on_text, .user = (void *)(uintptr_t)a };
     if ((status = engine_generate(&e, &g, &out))) goto done;
     status = print(a, &e, &out, n_ids);
     shk_generated_clear(&out);
@@ -117,6 +135,7 @@ static int run_run(const void *p, const strings *operands) {
     if (!status && interrupted) status = EXIT_INTERRUPTED;
 done:
     free(ids);
+    shk_grammar_free(grammar);
     engine_close(&e);
     return status;
 }
@@ -126,7 +145,7 @@ const command cmd_run = {
     .summary = "continue a prompt",
     .operands = "",
     .description = "Generates what follows a prompt and prints it as it becomes certain. The prompt is plain text, unless "
-                   "--chat makes it a message. A model without a tokenizer takes --tokens and prints ids. Ctrl-C ends the "
+                   "--chat makes it a message. The text may be held to JSON: docs/STRUCTURED.md. A model without a tokenizer takes --tokens and prints ids. Ctrl-C ends the "
                    "text, and a second one the program.",
     .options = run_options,
     .defaults = &(const run_args){ .sampling = { .max_tokens = 256, .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64 } },

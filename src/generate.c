@@ -10,6 +10,7 @@ typedef struct run {
     const shk_generation *g;
     const shk_tokenizer *tokenizer;
     shk_sampler *sampler;
+    shk_matcher *matcher; /* NULL: any text will do */
     shk_buffer text; /* all of it so far */
     size_t sent;     /* of which the caller has seen this much */
     size_t longest;  /* of the stop strings */
@@ -87,6 +88,8 @@ static shk_status take(run *r, int32_t id, shk_error *err) {
     }
     r->tokens[r->n_tokens++] = id;
     shk_sampler_accept(r->sampler, id);
+    shk_status status = r->matcher ? shk_matcher_accept(r->matcher, id, err) : SHK_OK;
+    if (status) return status;
     bool end = r->tokenizer && shk_tokenizer_is_end(r->tokenizer, id);
     if (end && !r->g->ignore_end) {
         r->stop = SHK_STOP_END;
@@ -101,6 +104,10 @@ static shk_status take(run *r, int32_t id, shk_error *err) {
         r->stopped = true;
     }
     emit(r, false);
+    if (!r->stopped && r->matcher && shk_matcher_state(r->matcher) == SHK_MATCH_DONE) {
+        r->stop = SHK_STOP_END;
+        r->stopped = true;
+    }
     return SHK_OK;
 }
 
@@ -118,13 +125,16 @@ static shk_status check_prompt(const shk_generation *g, const shk_session *s, in
     return SHK_OK;
 }
 
+/* A grammar may leave none of the likeliest tokens: then all logits are wanted. */
+static const shk_sampling *sampling_of(const run *r) { return r->matcher ? NULL : &r->g->sampling; }
+
 /* In pieces, so that the caller can end it between them. */
 static shk_status prefill(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
     enum { PIECE = 512 };
     for (size_t i = 0; i < r->g->n_prompt && !r->stopped; i += PIECE) {
         size_t n = r->g->n_prompt - i < PIECE ? r->g->n_prompt - i : PIECE;
         bool last = i + n == r->g->n_prompt;
-        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0, &r->g->sampling }, 1, err);
+        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0, sampling_of(r) }, 1, err);
         if (st) return st;
         if (!last) emit(r, false);
     }
@@ -134,11 +144,12 @@ static shk_status prefill(run *r, shk_session *s, shk_model *m, float *logits, s
 static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
     while (!r->stopped && r->n_tokens < r->g->max_tokens) {
         int32_t id;
-        shk_status st = shk_sampler_sample(r->sampler, logits, &id, err);
+        shk_status st = r->matcher ? shk_matcher_apply(r->matcher, logits, shk_model_vocab_size(m), err) : SHK_OK;
+        if (!st) st = shk_sampler_sample(r->sampler, logits, &id, err);
         if (!st) st = take(r, id, err);
         if (!st && !r->stopped && r->n_tokens < r->g->max_tokens) {
             if (shk_session_context(s) && shk_session_position(s) == shk_session_context(s)) break; /* full: a length stop */
-            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0, &r->g->sampling }, 1, err);
+            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0, sampling_of(r) }, 1, err);
         }
         if (st) return st;
     }
@@ -159,6 +170,7 @@ shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *
     float *logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *logits);
     st = logits && shk_buffer_append(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
     if (!st) st = shk_sampler_new(&r.sampler, &g->sampling, shk_model_vocab_size(m), err);
+    if (!st && g->grammar) st = shk_matcher_new(&r.matcher, g->grammar, err);
     for (size_t i = 0; !st && i < g->n_prompt; i++) shk_sampler_accept(r.sampler, g->prompt[i]);
     double start = now();
     if (!st) st = prefill(&r, s, m, logits, err);
@@ -170,6 +182,7 @@ shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *
     out->stop = r.stop;
     free(logits);
     shk_sampler_free(r.sampler);
+    shk_matcher_free(r.matcher);
     if (st) {
         free(r.tokens);
         shk_buffer_free(&r.text);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/trie.h"
+
 /* U+2581, which files write for a space. */
 static const char escaped_space[] = "\xe2\x96\x81";
 
@@ -30,6 +32,7 @@ void shk_tokenizer_free(shk_tokenizer *t) {
     shk_buffer_free(&t->text);
     void *owned[] = { t->start, t->score, t->type, t->slots, t->marks.keys, t->lattice.keys, t->merges, t->trie, t->rewritten };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    shk_trie_free(atomic_load(&t->pieces));
     free(t);
 }
 

@@ -6,6 +6,7 @@
 #ifndef SHK_TEXT_VOCAB_H
 #define SHK_TEXT_VOCAB_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "error.h"
@@ -84,6 +85,8 @@ struct shk_tokenizer {
     size_t n_trie;
     char *rewritten;           /* what rules put, each ended by a zero */
     size_t n_rewritten;
+
+    _Atomic(struct shk_trie *) pieces; /* made when it is first asked for: text/trie.h */
 };
 
 /* ---- building ---- */
