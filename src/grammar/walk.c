@@ -5,7 +5,7 @@
 
 #include "mem.h"
 
-enum { UNKNOWN, NONE, FIRST, MAX_SETS = 1 << 14 /* 8 MiB of rows */ };
+enum { UNKNOWN, NONE, FIRST, MAX_SETS = 1 << 14 /* 8 MiB of rows */, ENDED = 1 << 15 };
 
 void shk_walker_free(shk_walker *w) {
     shk_machine_free(&w->m);
@@ -69,6 +69,7 @@ static uint32_t number(shk_walker *w, shk_set s) {
 
 static uint32_t step(shk_walker *w, uint32_t from, uint8_t byte) {
     uint32_t to = number(w, shk_machine_step(&w->m, w->sets[from], byte));
+    if (to != NONE && w->sets[to].ended) to |= ENDED;
     w->rows[256 * (size_t)from + byte] = (uint16_t)to;
     return to;
 }
@@ -85,24 +86,39 @@ static void note(shk_walker *w, uint32_t node) {
     w->found[w->n_found++] = node;
 }
 
+/* Pieces that end at a run of nodes. */
+static void allow(const shk_trie *t, uint32_t from, uint32_t to, uint32_t *bits) {
+    for (uint32_t k = from; k < to; k++) bits[t->ids[k] >> 5] |= 1u << (t->ids[k] & 31);
+}
+
+/* Pieces of nodes that the walk has come through are allowed, all at once where it is turned back: then the loop that most of the
+ * time goes into has no branches but rare ones. */
 static void walk_down(shk_walker *w, const shk_trie *t, uint32_t root, uint32_t start, uint32_t *bits) {
     const shk_trie_node *nodes = t->nodes;
-    uint32_t end = nodes[root].skip;
-    w->at[nodes[root].depth] = (uint16_t)start;
-    for (uint32_t i = root + 1; i < end && !w->m.status;) {
+    const uint16_t *rows = w->rows;
+    uint16_t *at = w->at;
+    uint32_t end = nodes[root].skip, allowed = nodes[root + 1].first;
+    at[nodes[root].depth] = (uint16_t)start;
+    for (uint32_t i = root + 1; i < end;) {
         shk_trie_node x = nodes[i];
-        uint32_t from = w->at[x.depth - 1], to = w->rows[256 * (size_t)from + x.byte];
-        if (to == UNKNOWN) to = step(w, from, x.byte);
+        uint32_t from = at[x.depth - 1], to = rows[256 * (size_t)from + x.byte];
         w->visited++;
+        if (to == UNKNOWN) {
+            to = step(w, from, x.byte);
+            rows = w->rows;
+            if (w->m.status) return;
+        }
         if (to == NONE) {
+            allow(t, allowed, x.first, bits);
+            allowed = nodes[x.skip].first;
             i = x.skip;
             continue;
         }
-        w->at[x.depth] = (uint16_t)to;
-        for (uint32_t k = x.first; k < nodes[i + 1].first; k++) bits[t->ids[k] >> 5] |= 1u << (t->ids[k] & 31);
-        if (w->sets[to].ended) note(w, i);
+        if (to & ENDED) note(w, i);
+        at[x.depth] = (uint16_t)(to & ~(uint32_t)ENDED);
         i++;
     }
+    allow(t, allowed, nodes[end].first, bits);
 }
 
 void shk_walk(shk_walker *w, const shk_trie *t, shk_set start, const uint32_t *from, size_t n_from, uint32_t *bits) {

@@ -9,7 +9,7 @@
 typedef struct shk_walker {
     shk_machine m;       /* what the caller has put the first set into */
     shk_set *sets;       /* [n_sets]; numbers 0 and 1 are taken */
-    uint16_t *rows;      /* [n_sets, 256]: 0: not computed yet; 1: no set; else its number */
+    uint16_t *rows;      /* [n_sets, 256]: 0: not computed yet; 1: no set; else its number, with bit 15 if it has ended */
     uint32_t n_sets, sets_room;
     uint32_t *index;     /* [index_size] hash table of numbers */
     uint32_t index_size;
