@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "../test.h"
+#include "gemma3_file.h"
 #include "sparkhawk.h"
 
 static void check(const shk_tokenizer *t, const json_t *test) {
@@ -24,17 +25,11 @@ static void check(const shk_tokenizer *t, const json_t *test) {
 }
 
 int main(void) {
-    const char *given = getenv("SHK_GEMMA3"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char path[4096];
-    if (given && *given) snprintf(path, sizeof path, "%s", given);
-    else if (cache && *cache) snprintf(path, sizeof path, "%s/sparkhawk/gemma3-270m-q4_k_m.gguf", cache);
-    else snprintf(path, sizeof path, "%s/.cache/sparkhawk/gemma3-270m-q4_k_m.gguf", home ? home : "");
-    FILE *f = fopen(path, "rb");
-    if (!f) {
+    if (!gemma3_file(path, sizeof path)) {
         SKIP("%s is not there: tools/fetch_model.py fetches it", path);
         return test_done();
     }
-    fclose(f);
     shk_tokenizer *t = NULL;
     shk_error err = { 0 };
     NEED(!shk_tokenizer_load(&t, path, &err), "%s", err.message);

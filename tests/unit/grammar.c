@@ -1,7 +1,7 @@
 /* Which texts each keyword of a schema takes, byte by byte; what the compiler refuses; masks against what is then accepted. */
 #include "json_pieces.h"
 
-#include "sparkhawk.h"
+#include "grammar_walks.h"
 
 static shk_tokenizer *tokenizer;
 
@@ -73,7 +73,7 @@ static const takes tables[] = {
       { "{}", "{\"a\":1}", "{\"b\":1}", "{\"b\":\"\",\"a\":1}", "{\"b\":\"\",\"d\":1}", "{\"b\":\"\",}", "{\"a\":1,\"c\":null}", "{\"b\":\"\",\"b\":\"\"}" } },
     { "{\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}}}",
       { "{}", "{\"a\":1}", "{\"b\":1}", "{\"a\":1,\"b\":2}" }, { "1", "{\"c\":1}", "{\"b\":1,\"a\":2}", "{,\"b\":1}" } },
-    { "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}", { "{}", "{\"x\":1,\"y\":2}" }, { "{\"x\":\"\"}", "{\"x\":1 }" } },
+    { "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}", { "{}", "{\"x\":1,\"y\":2}" }, { "{\"x\":\"\"}", "{\"x\":1  }" } },
     { "{\"properties\":{\"ab\":{\"type\":\"integer\"},\"" U "\":{\"type\":\"integer\"}},\"additionalProperties\":{\"type\":\"string\"}}",
       { "{\"ab\":1}", "{\"a\":\"\"}", "{\"abc\":\"\"}", "{\"\":\"\"}", "{\"ab\":1,\"x\":\"\",\"y\":\"\"}", "{\"" U U "\":\"\"}", "{\"\xc3\xa8\":\"\"}",
         "{\"a\\n\":\"\"}", "{\"\\\"\":\"\"}", "{\"" U "\":1,\"" SMILE "\":\"\"}" },
@@ -262,9 +262,47 @@ static void test_refused(void) {
     }
 }
 
+/* All tokens at once: what the mask says of each against what a fork does with it, along random walks. */
+static void test_masks(void) {
+    for (size_t k = 0; k < WALK_SCHEMAS; k++) {
+        shk_grammar *g;
+        shk_matcher *m, *fork;
+        shk_error err;
+        unsigned long long seed = k + 1;
+        uint32_t bits[(J_COUNT + 31) / 32], again[(J_COUNT + 31) / 32 + 2];
+        float logits[J_COUNT + 40];
+        size_t wrong = 0, moved = 0;
+        NEED(!shk_grammar_new(&g, tokenizer, walk_schemas[k], &err) && !shk_matcher_new(&m, g, &err), "%s", err.message);
+        for (int step = 0; step < 60; step++) {
+            NEED(!shk_matcher_mask(m, bits, J_COUNT, &err), "%s", err.message);
+            int32_t next = -1;
+            for (int32_t id = 0; id < J_COUNT; id++) {
+                NEED(!shk_matcher_fork(&fork, m, &err), "%s", err.message);
+                bool taken = !shk_matcher_accept(fork, id, &err);
+                wrong += taken != allowed(bits, id);
+                moved += !taken && shk_matcher_state(fork) != shk_matcher_state(m);
+                shk_matcher_free(fork);
+            }
+            NEED(!shk_matcher_mask(m, again, J_COUNT + 40, &err), "%s", err.message);
+            moved += memcmp(bits, again, sizeof bits) != 0 || again[J_COUNT / 32 + 1];
+            for (int32_t id = 0; id < J_COUNT + 40; id++) logits[id] = 1;
+            NEED(!shk_matcher_apply(m, logits, J_COUNT + 40, &err), "%s", err.message);
+            for (int32_t id = 0; id < J_COUNT + 40; id++) wrong += (logits[id] == 1) != (id < J_COUNT && allowed(bits, id));
+            while (next < 0 || !allowed(bits, next)) next = (int32_t)(test_random(&seed) % J_COUNT);
+            NEED(!shk_matcher_accept(m, next, &err), "%s", err.message);
+        }
+        CHECK(wrong == 0, "%s: %zu tokens are not as the mask says", walk_schemas[k], wrong);
+        CHECK(moved == 0, "%s: looking has changed something %zu times", walk_schemas[k], moved);
+        shk_matcher_free(m);
+        shk_grammar_free(g);
+    }
+}
+
 int main(void) {
     tokenizer = json_tokenizer();
     NEED(tokenizer, "a tokenizer");
+    test_masks();
+    check_walks(tokenizer, test_short() ? 20 : 300);
     test_tables();
     test_refused();
     shk_tokenizer_free(tokenizer);
