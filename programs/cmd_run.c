@@ -22,7 +22,8 @@ static const option run_options[] = {
     SAMPLING_ROWS,
     { "stop", 0, OPT_LIST, AT(stop), 0, 0, "STRING", "end before this text appears" },
     { "json-object", 0, OPT_FLAG, AT(json_object), 0, 0, NULL, "generate a JSON object, and end with it" },
-    { "json-schema", 0, OPT_PATH, AT(json_schema), 0, 0, "FILE", "generate a JSON value that fits the schema in FILE, and end with it" },
+    { "json-schema", 0, OPT_PATH, AT(json_schema), 0, 0, "FILE",
+      "generate a JSON value that fits the schema in FILE, and end with it" },
     { "ignore-eos", 0, OPT_FLAG, AT(ignore_eos), 0, 0, NULL, "go on past tokens that end a text" },
     { "state-load", 0, OPT_PATH, AT(state_load), 0, 0, "FILE", "continue from a stored state; the prompt then gets no bos token" },
     { "state-save", 0, OPT_PATH, AT(state_save), 0, 0, "FILE", "store the state behind the last token that was generated" },
@@ -37,7 +38,8 @@ static int check(const run_args *a) {
     int prompts = !!a->prompt + !!a->file + !!a->tokens;
     if (prompts > 1) return misuse(&cmd_run, "only one of --prompt, --file and --tokens can be the prompt");
     if (!prompts) return misuse(&cmd_run, "what is the prompt? --prompt, --file or --tokens says so");
-    if (a->json_object && a->json_schema) return misuse(&cmd_run, "only one of --json-object and --json-schema can say what is wanted");
+    if (a->json_object && a->json_schema)
+        return misuse(&cmd_run, "only one of --json-object and --json-schema can say what is wanted");
     if (a->chat && !a->prompt && !a->file) return misuse(&cmd_run, "--chat wants --prompt or --file");
     for (size_t i = 0; i < a->stop.n; i++)
         if (!*a->stop.items[i]) return misuse(&cmd_run, "--stop: an empty string is everywhere");
@@ -145,7 +147,8 @@ const command cmd_run = {
     .summary = "continue a prompt",
     .operands = "",
     .description = "Generates what follows a prompt and prints it as it becomes certain. The prompt is plain text, unless "
-                   "--chat makes it a message. The text may be held to JSON: docs/STRUCTURED.md. A model without a tokenizer takes --tokens and prints ids. Ctrl-C ends the "
+                   "--chat makes it a message. The text may be held to JSON. A model without a "
+                   "tokenizer takes --tokens and prints ids. Ctrl-C ends the "
                    "text, and a second one the program.",
     .options = run_options,
     .defaults = &(const run_args){ .sampling = { .max_tokens = 256, .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64 } },

@@ -185,7 +185,7 @@ done:
     return status;
 }
 
-/* Successors of a node that are reached without a byte. That a loop's body may be skipped though it must not be is of no concern. */
+/* Successors of a node that are reached without a byte. A loop's end counts as such though its body may have to come first. */
 static unsigned free_edges(const shk_node *x, uint32_t out[2]) {
     out[0] = x->other, out[1] = x->next;
     return x->kind == SHK_NODE_CALL ? 1 : x->kind == SHK_NODE_SPLIT || x->kind == SHK_NODE_LOOP ? 2 : 0;

@@ -65,8 +65,8 @@ void shk_automaton_become(shk_automaton *a, uint32_t reserved, uint32_t node);
  * control characters without such an escape, are left out. */
 uint32_t shk_automaton_chars(shk_automaton *a, uint32_t lo, uint32_t hi, uint32_t next);
 
-/* After the last node, with `start` set: fills in heights and checks that every path through rules consumes bytes. SHK_E_UNSUPPORTED:
- * there is no text, or none within SHK_MAX_DEPTH. */
+/* After the last node, with `start` set: fills in heights and checks that every path through rules consumes bytes.
+ * SHK_E_UNSUPPORTED: there is no text, or none within SHK_MAX_DEPTH. */
 shk_status shk_automaton_finish(shk_automaton *a, shk_error *err);
 
 #endif

@@ -187,7 +187,7 @@ static void conjoin_const(shk_compiler *c, json_t *plain, const json_t *value) {
 
 /* ---- properties and items ---- */
 
-/* A schema that is true where both are. NULL is true. Whether two that are not one and the same are equal is not worth finding out. */
+/* A schema that is true where both are. NULL is true. Whether two that are not one and the same are equal is not looked at. */
 static const json_t *both(shk_compiler *c, const json_t *a, const json_t *b) {
     if (!a || shk_schema_is_true(a) || json_is_false(b)) return b ? b : a;
     if (!b || shk_schema_is_true(b) || json_is_false(a) || a == b) return a;

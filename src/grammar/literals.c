@@ -30,7 +30,8 @@ static void write_value(shk_compiler *c, shk_buffer *out, const json_t *v, const
     const char *key;
     json_t *member;
     size_t i;
-    if (depth > MAX_VALUE_DEPTH) shk_compiler_fail(c, SHK_E_LIMIT, place, "enum", "a value is nested more than %d deep", MAX_VALUE_DEPTH);
+    if (depth > MAX_VALUE_DEPTH)
+        shk_compiler_fail(c, SHK_E_LIMIT, place, "enum", "a value is nested more than %d deep", MAX_VALUE_DEPTH);
     if (c->status) return;
     switch (json_typeof(v)) {
     case JSON_OBJECT: {

@@ -1,5 +1,5 @@
-/* Runs an automaton over bytes: the set of all places where it can be after them. A place is a node that takes a byte, and a stack of
- * frames: what comes after the rules that it is in. Equal stacks are one. */
+/* Runs an automaton over bytes: the set of all places where it can be after them. A place is a node that takes a byte, and a stack
+ * of frames: what comes after the rules that it is in. Equal stacks are one. */
 #ifndef SHK_GRAMMAR_MACHINE_H
 #define SHK_GRAMMAR_MACHINE_H
 

@@ -1,9 +1,9 @@
 /* One text: the set of places where the grammar's automaton can be, and the tokens that may come next.
  *
- * A token's bytes are looked up where they can be: down the tree of all pieces, as far as the automaton goes. Inside of a string that
- * is most of the tree, so the outcome is kept under what it depends on: the places, and their stacks down to the call that all of
- * them are in. Where a piece goes on behind that call's end, the walk notes how far it came, and continues there with what lies below
- * in this text; that is a small part of the tree. */
+ * A token's bytes are looked up where they can be: down the tree of all pieces, as far as the automaton goes. Inside of a string
+ * that is most of the tree, so the outcome is kept under what it depends on: the places, and their stacks down to the call that all
+ * of them are in. Where a piece goes on behind that call's end, the walk notes how far it came, and continues there with what lies
+ * below in this text; that is a small part of the tree. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

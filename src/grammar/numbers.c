@@ -122,12 +122,13 @@ static bool wholes(shk_buffer *out, uint64_t a, uint64_t b) {
     return ok && put(out, ")");
 }
 
-/* ---- digits behind the point, of which there is one at least where `first`. Bounds have no zeros at their ends, so an empty one is
- * 0, and what is left of one behind its last digit is 0 as well. ---- */
+/* ---- digits behind the point, of which there is one at least where `first`. Bounds have no zeros at their ends, so an empty one
+ * is 0, and what is left of one behind its last digit is 0 as well. ---- */
 
 static bool part_from(shk_buffer *out, const char *s, bool strict, bool first) {
     if (!*s) return put(out, strict ? "0{0,24}[1-9]" ANY_PART : first ? SOME_PART : ANY_PART);
-    return shk_buffer_printf(out, "(%c", *s) && part_from(out, s + 1, strict, false) && put_span(out, (char)(*s + 1), '9', ANY_PART) &&
+    return shk_buffer_printf(out, "(%c", *s) && part_from(out, s + 1, strict, false) &&
+           put_span(out, (char)(*s + 1), '9', ANY_PART) &&
            put(out, ")");
 }
 
@@ -175,8 +176,8 @@ static void between(writer *w, const bound *lo, const bound *hi) {
     if (order > 0 || (order == 0 && (lo->strict || hi->strict))) return;
     bool lowest = !*lo->part && !lo->strict, highest = *hi->part || !hi->strict; /* whether the wholes alone are within */
     if (w->integer) {
-        if (lo->whole + !lowest > hi->whole || hi->whole - !highest > hi->whole || lo->whole + !lowest > hi->whole - !highest) return;
-        open_with(w, lo->whole + !lowest, hi->whole - !highest);
+        uint64_t from = lo->whole + !lowest, to = hi->whole + highest; /* up to before `to` */
+        if (from < to) open_with(w, from, to - 1);
         return;
     }
     if (lo->whole == hi->whole) {

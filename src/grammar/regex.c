@@ -168,7 +168,8 @@ static uint32_t escaped(regex *r) {
     static const char names[] = "tnrfv0", values[] = "\t\n\r\f\v";
     if (r->p == r->end) return wrong(r, SHK_E_FORMAT, "a backslash at its end");
     const char *known = strchr(names, *r->p);
-    if (known && !(*r->p == '0' && r->p + 1 < r->end && r->p[1] >= '0' && r->p[1] <= '9')) return r->p++, (uint8_t)values[known - names];
+    bool octal = *r->p == '0' && r->p + 1 < r->end && r->p[1] >= '0' && r->p[1] <= '9';
+    if (known && !octal) return r->p++, (uint8_t)values[known - names];
     if (*r->p == 'x') return r->p++, hex(r, 2);
     if (*r->p == 'u' && r->p + 1 < r->end && r->p[1] != '{') {
         r->p++;

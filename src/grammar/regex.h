@@ -11,9 +11,9 @@ typedef struct shk_bounds {
 
 enum { SHK_REGEX_WHOLE = 1 /* it stands for the whole text, as if between ^ and $; else what is not anchored is found anywhere */ };
 
-/* The fragment of the texts that match, of a length within `bounds`, before `next`. Characters stand as in a JSON string. SHK_E_FORMAT:
- * it is no regular expression; SHK_E_UNSUPPORTED: one that is not supported, or whose lengths cannot be bounded so. Messages do not
- * name the schema. */
+/* The fragment of the texts that match, of a length within `bounds`, before `next`. Characters stand as in a JSON string.
+ * SHK_E_FORMAT: it is no regular expression; SHK_E_UNSUPPORTED: one that is not supported, or whose lengths cannot be bounded so.
+ * Messages do not name the schema. */
 shk_status shk_regex_compile(shk_automaton *a, uint32_t *start, const char *pattern, size_t n, unsigned flags, shk_bounds bounds,
                              uint32_t next, shk_error *err);
 

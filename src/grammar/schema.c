@@ -136,8 +136,9 @@ const json_t *shk_compiler_resolve(shk_compiler *c, const char *ref, const shk_p
     }
     for (const char *p = ref + 1; *p && at;) {
         p = pointer_step(p + 1, step, sizeof step);
-        if (json_is_array(at)) at = *step && strspn(step, "0123456789") == strlen(step) ? json_array_get(at, strtoul(step, NULL, 10)) : NULL;
-        else at = json_object_get(at, step);
+        bool index = *step && strspn(step, "0123456789") == strlen(step);
+        if (!json_is_array(at)) at = json_object_get(at, step);
+        else at = index ? json_array_get(at, strtoul(step, NULL, 10)) : NULL;
     }
     if (!at) shk_compiler_fail(c, SHK_E_FORMAT, place, "$ref", "%.100s is not there", ref);
     return at;
@@ -147,7 +148,7 @@ const json_t *shk_compiler_resolve(shk_compiler *c, const char *ref, const shk_p
 
 /* A rule of its own for the schema, built later. */
 static uint32_t add_job(shk_compiler *c, const json_t *schema, const shk_place *place) {
-    if (c->n_jobs == MAX_JOBS) shk_compiler_fail(c, SHK_E_LIMIT, place, NULL, "the schema is too large: more than %d rules", MAX_JOBS);
+    if (c->n_jobs == MAX_JOBS) shk_compiler_fail(c, SHK_E_LIMIT, place, NULL, "there are more than %d rules", MAX_JOBS);
     if (c->status || !grow(c, &c->jobs, c->n_jobs, &c->jobs_room, sizeof *c->jobs)) return SHK_DEAD;
     uint32_t entry = shk_automaton_reserve(c->a);
     c->jobs[c->n_jobs++] = (shk_job){ schema, place, entry };
@@ -251,7 +252,8 @@ static shk_status parse(json_t **out, const char *schema, shk_error *err) {
     if (n > MAX_BYTES) return shk_fail(err, SHK_E_LIMIT, "schema: it has more than %d bytes", MAX_BYTES);
     *out = json_loadb(schema, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (*out) return SHK_OK;
-    if (json_error_code(&e) == json_error_out_of_memory || !*e.text) return shk_fail(err, SHK_E_MEMORY, "out of memory for a schema");
+    bool memory = json_error_code(&e) == json_error_out_of_memory || !*e.text;
+    if (memory) return shk_fail(err, SHK_E_MEMORY, "out of memory for a schema");
     return shk_fail(err, SHK_E_FORMAT, "schema: it is no JSON: line %d: %s", e.line, e.text);
 }
 

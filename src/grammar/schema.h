@@ -1,6 +1,6 @@
 /* From a JSON schema to an automaton, in three steps: what a schema says in several places (allOf, $ref, anyOf beside keywords) is
- * gathered into plain schemas (conjoin.c); a plain schema becomes a rule (values.c, literals.c), with rules for the schemas inside it;
- * those wait in a list, so that neither depth nor reference to what is around them is of any concern (schema.c). */
+ * gathered into plain schemas (conjoin.c); a plain schema becomes a rule (values.c, literals.c), with rules for the schemas inside
+ * it; those wait in a list, so that neither depth nor reference to what is around them is of any concern (schema.c). */
 #ifndef SHK_GRAMMAR_SCHEMA_H
 #define SHK_GRAMMAR_SCHEMA_H
 

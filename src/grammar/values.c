@@ -69,8 +69,8 @@ static uint32_t count_of(const json_t *plain, const char *key, uint32_t otherwis
 
 /* ---- strings and numbers ---- */
 
-static uint32_t pattern(shk_compiler *c, const char *p, size_t n, unsigned flags, shk_bounds b, uint32_t next, const shk_place *place,
-                        const char *key) {
+static uint32_t pattern(shk_compiler *c, const char *p, size_t n, unsigned flags, shk_bounds b, uint32_t next,
+                        const shk_place *place, const char *key) {
     uint32_t start = SHK_DEAD;
     shk_status status = c->status ? c->status : shk_regex_compile(c->a, &start, p, n, flags, b, next, c->err);
     if (status == SHK_E_MEMORY) shk_compiler_no_memory(c);
@@ -80,7 +80,7 @@ static uint32_t pattern(shk_compiler *c, const char *p, size_t n, unsigned flags
 
 #define X "[0-9a-fA-F]"
 
-/* The rules of one character that loops repeat. In a string any escape but \u0000, which many readers refuse; surrogates in pairs. */
+/* The rules of one character that loops repeat. In a string any escape but \u0000, which many readers refuse. */
 static void make_characters(shk_compiler *c) {
     static const shk_place root = { 0 };
     static const char *const escapes[] = {
@@ -233,7 +233,8 @@ static uint32_t object_rule(shk_compiler *c, const json_t *plain, const shk_plac
 /* From the last of the items that have a schema of their own, as above. */
 static uint32_t array_rule(shk_compiler *c, const json_t *plain, const shk_place *place) {
     const json_t *prefix = json_object_get(plain, "prefixItems"), *items = json_object_get(plain, "items");
-    uint32_t min = count_of(plain, "minItems", 0), max = count_of(plain, "maxItems", SHK_MANY), own = (uint32_t)json_array_size(prefix);
+    uint32_t min = count_of(plain, "minItems", 0), max = count_of(plain, "maxItems", SHK_MANY);
+    uint32_t own = (uint32_t)json_array_size(prefix);
     uint32_t end = space(c, text(c, "]", SHK_RETURN)), rule = prefix ? SHK_DEAD : c->any;
     if (items) rule = shk_compiler_rule(c, items, shk_place_key(c, place, "items"));
     if (min > max) return SHK_DEAD;

@@ -22,8 +22,8 @@ typedef struct shk_walker {
 
 void shk_walker_free(shk_walker *w); /* a zeroed one is allowed */
 
-/* From set `start` of w->m, at each of the nodes `from`, down: sets the bits of the pieces that it takes, in whole or until the rule
- * at the stack's bottom ends. w->found is where the latter happens, in the tree's order if `from` was. See w->m.status. */
+/* From set `start` of w->m, at each of the nodes `from`, down: sets the bits of the pieces that it takes, in whole or until the
+ * rule at the stack's bottom ends. w->found is where the latter happens, in the tree's order if `from` was. See w->m.status. */
 void shk_walk(shk_walker *w, const shk_trie *t, shk_set start, const uint32_t *from, size_t n_from, uint32_t *bits);
 
 #endif

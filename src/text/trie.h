@@ -25,7 +25,7 @@ typedef struct shk_trie {
     uint32_t opening; /* the most of the characters { and [ that a piece has */
 } shk_trie;
 
-/* Normal, user and byte pieces, but for those that are special ids. Made by the first call and owned by the tokenizer. Thread-safe. */
+/* Normal, user and byte pieces, but for special ids. Made by the first call and owned by the tokenizer. Thread-safe. */
 shk_status shk_tokenizer_trie(const shk_tokenizer *t, const shk_trie **out, shk_error *err);
 bool shk_trie_wants(const shk_tokenizer *t, int32_t id); /* whether it is a piece of the tree, unless it has no bytes */
 void shk_trie_free(shk_trie *x); /* NULL is allowed */

@@ -1,21 +1,28 @@
-/* Structured output over Gemma 3's vocabulary of 262,144 pieces: documents as the usual writers write them are taken as they tokenize,
- * and random walks over the masks give JSON that fits. */
+/* Structured output over Gemma 3's vocabulary of 262,144 pieces: documents as the usual writers write them are taken as they
+ * tokenize, and random walks over the masks give JSON that fits. */
 #include "../unit/grammar_walks.h"
 
 #include "gemma3_file.h"
 
 static const char schema[] =
-    "{\"$defs\":{\"step\":{\"type\":\"object\",\"properties\":{\"explanation\":{\"type\":\"string\"},\"output\":{\"type\":\"string\"},"
-    "\"n\":{\"type\":\"integer\"},\"sure\":{\"type\":\"number\",\"minimum\":0,\"maximum\":1},\"kind\":{\"enum\":[\"add\",\"substitute\"]}},"
+    "{\"$defs\":{\"step\":{\"type\":\"object\",\"properties\":{\"explanation\":{\"type\":\"string\"},\"output\":{\"type\":\"string"
+    "\"},"
+    "\"n\":{\"type\":\"integer\"},\"sure\":{\"type\":\"number\",\"minimum\":0,\"maximum\":1},\"kind\":{\"enum\":[\"add\",\"substit"
+    "ute\"]}},"
     "\"required\":[\"explanation\",\"output\",\"n\",\"sure\",\"kind\"],\"additionalProperties\":false}},\"type\":\"object\","
-    "\"properties\":{\"steps\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/step\"}},\"answer\":{\"type\":\"string\",\"maxLength\":99},"
+    "\"properties\":{\"steps\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/step\"}},\"answer\":{\"type\":\"string\",\"maxLen"
+    "gth\":99},"
     "\"date\":{\"type\":\"string\",\"format\":\"date-time\"},\"id\":{\"type\":\"string\",\"pattern\":\"^[a-z]{2,8}-[0-9]+$\"},"
-    "\"none\":{\"type\":\"null\"},\"list\":{\"type\":\"array\"}},\"required\":[\"steps\",\"answer\",\"date\",\"id\"],\"additionalProperties\":false}";
+    "\"none\":{\"type\":\"null\"},\"list\":{\"type\":\"array\"}},\"required\":[\"steps\",\"answer\",\"date\",\"id\"],\"additionalP"
+    "roperties\":false}";
 
 static const char document[] =
-    "{\"steps\":[{\"explanation\":\"We add \\\"3\\\" to both sides, \\u201ccarefully\\u201d; \\u65e5\\u672c\\u8a9e too.\\nThen \\\\ go on.\","
-    "\"output\":\"x = 42\",\"n\":-1037,\"sure\":0.25,\"kind\":\"add\"},{\"explanation\":\"\",\"output\":\"\\ud83d\\ude00\\t\",\"n\":0,\"sure\":1,"
-    "\"kind\":\"substitute\"}],\"answer\":\"na\\u00efve caf\\u00e9\",\"date\":\"2024-02-29T12:30:00Z\",\"id\":\"abc-123\",\"none\":null,"
+    "{\"steps\":[{\"explanation\":\"We add \\\"3\\\" to both sides, \\u201ccarefully\\u201d; \\u65e5\\u672c\\u8a9e too.\\nThen "
+    "\\\\ go on.\","
+    "\"output\":\"x = 42\",\"n\":-1037,\"sure\":0.25,\"kind\":\"add\"},{\"explanation\":\"\",\"output\":\"\\ud83d\\ude00\\t\",\"n"
+    "\":0,\"sure\":1,"
+    "\"kind\":\"substitute\"}],\"answer\":\"na\\u00efve caf\\u00e9\",\"date\":\"2024-02-29T12:30:00Z\",\"id\":\"abc-123\",\"none"
+    "\":null,"
     "\"list\":[[],{},[[1.5e10,true]],{\"a\":{\"b\":[false]}}]}";
 
 static void take(const shk_grammar *g, const shk_tokenizer *t, const char *text) {

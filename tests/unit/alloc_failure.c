@@ -7,6 +7,7 @@
 #include "file/gguf.h"
 #include "file/safetensors.h"
 #include "file/writer.h"
+#include "json_pieces.h"
 #include "sparkhawk_train.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -98,6 +99,33 @@ static shk_status write_gradients(shk_error *err) {
     return shk_gradients("tests/golden/griffin", (int32_t[]){ 2, 5, 9 }, 3, scratch("written"), NULL, 1, err);
 }
 
+/* A vocabulary of its own each time, since that keeps what the first grammar makes. Masks are kept where there is memory for that.
+ * */
+static shk_status follow_grammar(shk_error *err) {
+    static const char schema[] =
+        "{\"$defs\":{\"s\":{\"type\":\"string\",\"pattern\":\"^[ab]+$\"}},\"allOf\":[{\"properties\":{\"a\":"
+                                 "{\"$ref\":\"#/$defs/s\"}}},{\"properties\":{\"a\":{\"enum\":[\"ab\",\"c\"]},\"n\":{\"minimum\":3"
+                                 "}}}]}";
+    static const char text[] = "{\"a\":\"ab\",\"n\":4";
+    shk_tokenizer *t = json_tokenizer();
+    shk_grammar *g = NULL;
+    shk_matcher *m = NULL, *fork = NULL;
+    uint32_t bits[(J_COUNT + 31) / 32];
+    shk_status status = t ? shk_grammar_new(&g, t, schema, err) : SHK_E_MEMORY;
+    if (!status) status = shk_matcher_new(&m, g, err);
+    for (size_t i = 0; text[i] && !status; i++) {
+        status = shk_matcher_mask(m, bits, J_COUNT, err);
+        if (!status) status = shk_matcher_accept(m, J_BYTES + text[i], err);
+    }
+    if (!status) status = shk_matcher_fork(&fork, m, err);
+    if (!status) status = shk_matcher_accept(fork, J_BYTES + '}', err);
+    shk_matcher_free(fork);
+    shk_matcher_free(m);
+    shk_grammar_free(g);
+    shk_tokenizer_free(t);
+    return status;
+}
+
 /* jansson takes some of its own failures for a wrong token: where it reads, a wrong format is as good an error. */
 static void exhaust(const char *what, shk_status (*run)(shk_error *err), bool reads_json) {
     shk_error err = { 0 };
@@ -135,6 +163,7 @@ int main(void) {
     exhaust("writing GGUF", write_gguf, false);
     exhaust("writing safetensors", write_safetensors, false);
     exhaust("gradients", write_gradients, true);
+    exhaust("a grammar", follow_grammar, true);
     return test_done();
 }
 

@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "sparkhawk.h"
 #include "../test.h"
 
@@ -211,6 +213,43 @@ static void test_best_rows(shk_model *m) {
     shk_model_free(exact);
 }
 
+/* Whatever the model would say, it says what the schema wants, and ends with it. */
+static void test_grammar(shk_model *m) {
+    static const char schema[] =
+        "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"maxLength\":8},\"list\":{\"type\":\"array\","
+                                 "\"items\":{\"enum\":[\"red\",7,null]},\"minItems\":2,\"maxItems\":3}},\"required\":[\"name\",\"l"
+                                 "ist\"],"
+                                 "\"additionalProperties\":false}";
+    shk_grammar *grammar, *digits;
+    NEED(!shk_grammar_new(&grammar, shk_model_tokenizer(m), schema, &err), "%s", err.message);
+    NEED(!shk_grammar_new(&digits, shk_model_tokenizer(m), "{\"type\":\"integer\",\"minimum\":10,\"maximum\":99}", &err), "%s",
+         err.message);
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        heard h = { .stop_after = 0 };
+        shk_generation g = sampled(seed, 450);
+        g.grammar = grammar;
+        g.ignore_end = seed & 1;
+        if (seed & 2) g.sampling.top_k = 3;
+        if (seed == 0) g.sampling.temperature = 0;
+        shk_generated out = generate(m, g, &h);
+        json_t *value = json_loadb(out.text, out.n_text, 0, NULL);
+        size_t n = json_array_size(json_object_get(value, "list"));
+        CHECK(out.stop == SHK_STOP_END, "seed %d ends by %d after %zu tokens: %s", (int)seed, out.stop, out.n_tokens, out.text);
+        CHECK(json_object_size(value) == 2 && json_is_string(json_object_get(value, "name")) && n >= 2 && n <= 3, "seed %d: %s",
+              (int)seed,
+              out.text);
+        json_decref(value);
+        shk_generated_clear(&out);
+        g.grammar = digits;
+        out = generate(m, g, &h);
+        CHECK(out.stop == SHK_STOP_END && out.n_text == 2 && out.n_tokens == 2 && strspn(out.text, "0123456789") == 2, "%s",
+              out.text);
+        shk_generated_clear(&out);
+    }
+    shk_grammar_free(grammar);
+    shk_grammar_free(digits);
+}
+
 static void test_limits(shk_model *m) {
     shk_session *s;
     shk_generated out;
@@ -249,6 +288,7 @@ int main(void) {
     test_characters(m);
     test_stops(m);
     test_best_rows(m);
+    test_grammar(m);
     test_limits(m);
     shk_model_free(m);
     test_seed_and_threads();

@@ -7,8 +7,8 @@ static shk_tokenizer *tokenizer;
 
 static bool allowed(const uint32_t *bits, int id) { return bits[id >> 5] >> (id & 31) & 1; }
 
-/* Feeds a text as bytes; at each place the mask must say of the next byte what becomes of it, and end tokens are in it exactly where
- * the text is complete. Returns how many bytes were taken; *state: afterwards. */
+/* Feeds a text as bytes; at each place the mask must say of the next byte what becomes of it, and end tokens are in it exactly
+ * where the text is complete. Returns how many bytes were taken; *state: afterwards. */
 static size_t feed(const shk_grammar *g, const char *text, shk_match *state) {
     uint32_t bits[(J_COUNT + 31) / 32];
     shk_matcher *m;
@@ -18,8 +18,10 @@ static size_t feed(const shk_grammar *g, const char *text, shk_match *state) {
     for (;; i++) {
         NEED(!shk_matcher_mask(m, bits, J_COUNT, &err), "%s after %zu bytes of %s", err.message, i, text);
         *state = shk_matcher_state(m);
-        disagree += allowed(bits, J_EOS) != (*state != SHK_MATCH_OPEN) || allowed(bits, J_END_OF_TURN) != (*state != SHK_MATCH_OPEN);
-        disagree += allowed(bits, J_PAD) || allowed(bits, J_BOS) || allowed(bits, J_UNK) || allowed(bits, J_TURN) || allowed(bits, J_UNUSED);
+        disagree += allowed(bits, J_EOS) != (*state != SHK_MATCH_OPEN) || allowed(bits, J_END_OF_TURN) !=
+            (*state != SHK_MATCH_OPEN);
+        disagree += allowed(bits, J_PAD) || allowed(bits, J_BOS) || allowed(bits, J_UNK) || allowed(bits, J_TURN) ||
+            allowed(bits, J_UNUSED);
         if (i == n) break;
         int id = J_BYTES + (uint8_t)text[i];
         bool taken = shk_matcher_accept(m, id, &err) == SHK_OK;
@@ -44,17 +46,20 @@ static const takes tables[] = {
       { "{}", "{\"a\":1}", "{\"a\": 1, \"b\": [1, 2.5, -3e10, {}, []]}", "{\n  \"a\": null,\n  \"b\": true\n}", "{\"\":\"\"}",
         "{\"x\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\ud83d\\ude00\"}", "{\"" U "\":\"" SMILE "\"}", "{\n\t\"a\": [\n\t\t1\n\t]\n}",
         "{\"a\":1,\"a\":2}", "{\"a\":0.5,\"b\":1E+2,\"c\":-0.25e-7,\"d\":\"\x7f\"}" },
-      { "[]", "1", "\"a\"", " {}", "{} ", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{\"a\":01}", "{\"a\":.5}", "{\"a\":1.}",
+      { "[]", "1", "\"a\"", " {}", "{} ", "{,}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{\"a\":01}", "{\"a\":.5}",
+        "{\"a\":1.}",
         "{\"a\":+1}", "{\n\n\"a\":1}", "{  \"a\":1}", "{\"a\" :1}", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"\n\"}",
         "{\"a\":tru}", "{\"a\":NaN}", "{'a':1}" } },
     { NULL,
       { "{\"a\":\"\\uD83D\\uDE00\"}", "{\"a\":\"\\ud7ff\\ue000\"}", "{\"a\":\"\\u0001\"}", "{\"a\":\"\xed\x9f\xbf\"}" },
       { "{\"a\":\"\\ud83d\"}", "{\"a\":\"\\ude00\"}", "{\"a\":\"\\ud83d\\u0041\"}", "{\"a\":\"\\u0000\"}", "{\"a\":\"\xff\"}",
-        "{\"a\":\"\xc3(\"}", "{\"a\":\"\xc0\x80\"}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\":\"\xf4\x90\x80\x80\"}", "{\"a\":\"\xe0\x80\x80\"}",
+        "{\"a\":\"\xc3(\"}", "{\"a\":\"\xc0\x80\"}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\":\"\xf4\x90\x80\x80\"}",
+            "{\"a\":\"\xe0\x80\x80\"}",
         "{\"a\":\"\xf0\x9f\x98\"}", "{\"a\":\"\x80\"}" } },
     { "true", { "{}", "[]", "1", "\"a\"", "null", "true", "false", "-0.5", "[1,[2,[3]]]" }, { "", "nul", "nulll", "[1 2]", "]" } },
     { "{\"type\":\"string\"}", { "\"\"", "\"a\"", "\"" U "\"" }, { "1", "null", "\"", "\"a\"b" } },
-    { "{\"type\":[\"integer\",\"null\"]}", { "0", "-1", "12345", "null" }, { "1.5", "-0", "01", "\"1\"", "1234567890123456789", "true" } },
+    { "{\"type\":[\"integer\",\"null\"]}", { "0", "-1", "12345", "null" },
+      { "1.5", "-0", "01", "\"1\"", "1234567890123456789", "true" } },
     { "{\"type\":\"number\"}", { "0", "-0.5", "1e5", "9.99e299", "12.25", "0.00012345678901234567", "5e-324" },
       { "1e", "1e400", "123456789e100", "--1", "1..2", "Infinity" } },
     { "{\"type\":\"boolean\"}", { "true", "false" }, { "null", "1", "True" } },
@@ -65,28 +70,36 @@ static const takes tables[] = {
     { "{\"const\":\"x\\\"y\"}", { "\"x\\\"y\"" }, { "\"x\"", "\"x\\u0022y\"" } },
     { "{\"type\":\"integer\",\"enum\":[1,\"a\",2.5,3]}", { "1", "3" }, { "\"a\"", "2.5" } },
     { "{\"type\":\"string\",\"maxLength\":2,\"enum\":[\"a\",\"abc\",1]}", { "\"a\"" }, { "\"abc\"", "1" } },
-    { "{\"enum\":[{\"a\":1},{\"a\":\"x\"},{}],\"properties\":{\"a\":{\"type\":\"integer\"}}}", { "{\"a\":1}", "{}" }, { "{\"a\":\"x\"}" } },
+    { "{\"enum\":[{\"a\":1},{\"a\":\"x\"},{}],\"properties\":{\"a\":{\"type\":\"integer\"}}}", { "{\"a\":1}", "{}" },
+      { "{\"a\":\"x\"}" } },
 
     { "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"string\"},\"c\":{\"type\":\"null\"}},"
       "\"required\":[\"b\"],\"additionalProperties\":false}",
       { "{\"b\":\"\"}", "{\"a\":1,\"b\":\"x\"}", "{\"b\":\"\",\"c\":null}", "{\"a\":1, \"b\":\"\", \"c\":null}" },
-      { "{}", "{\"a\":1}", "{\"b\":1}", "{\"b\":\"\",\"a\":1}", "{\"b\":\"\",\"d\":1}", "{\"b\":\"\",}", "{\"a\":1,\"c\":null}", "{\"b\":\"\",\"b\":\"\"}" } },
+      { "{}", "{\"a\":1}", "{\"b\":1}", "{\"b\":\"\",\"a\":1}", "{\"b\":\"\",\"d\":1}", "{\"b\":\"\",}", "{\"a\":1,\"c\":null}",
+        "{\"b\":\"\",\"b\":\"\"}" } },
     { "{\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}}}",
       { "{}", "{\"a\":1}", "{\"b\":1}", "{\"a\":1,\"b\":2}" }, { "1", "{\"c\":1}", "{\"b\":1,\"a\":2}", "{,\"b\":1}" } },
-    { "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}", { "{}", "{\"x\":1,\"y\":2}" }, { "{\"x\":\"\"}", "{\"x\":1  }" } },
-    { "{\"properties\":{\"ab\":{\"type\":\"integer\"},\"" U "\":{\"type\":\"integer\"}},\"additionalProperties\":{\"type\":\"string\"}}",
-      { "{\"ab\":1}", "{\"a\":\"\"}", "{\"abc\":\"\"}", "{\"\":\"\"}", "{\"ab\":1,\"x\":\"\",\"y\":\"\"}", "{\"" U U "\":\"\"}", "{\"\xc3\xa8\":\"\"}",
+    { "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}", { "{}", "{\"x\":1,\"y\":2}" },
+      { "{\"x\":\"\"}", "{\"x\":1  }" } },
+    { "{\"properties\":{\"ab\":{\"type\":\"integer\"},\"" U "\":{\"type\":\"integer\"}},\"additionalProperties\":{\"type\":\"strin"
+      "g\"}}",
+      { "{\"ab\":1}", "{\"a\":\"\"}", "{\"abc\":\"\"}", "{\"\":\"\"}", "{\"ab\":1,\"x\":\"\",\"y\":\"\"}", "{\"" U U "\":\"\"}",
+        "{\"\xc3\xa8\":\"\"}",
         "{\"a\\n\":\"\"}", "{\"\\\"\":\"\"}", "{\"" U "\":1,\"" SMILE "\":\"\"}" },
-      { "{\"ab\":\"\"}", "{\"ab\":1,\"ab\":\"\"}", "{\"a\":1}", "{\"\\u0061b\":\"\"}", "{\"" U "\":\"\"}", "{\"a\\u0062\":\"\"}" } },
+      { "{\"ab\":\"\"}", "{\"ab\":1,\"ab\":\"\"}", "{\"a\":1}", "{\"\\u0061b\":\"\"}", "{\"" U "\":\"\"}",
+        "{\"a\\u0062\":\"\"}" } },
     { "{\"type\":\"object\",\"required\":[\"z\"]}", { "{\"z\":1}", "{\"z\":[]}" }, { "{}", "{\"y\":1}" } },
     { "{\"type\":\"object\",\"properties\":{\"a\":false,\"b\":true},\"additionalProperties\":true}",
       { "{}", "{\"b\":[]}", "{\"c\":1}" }, { "{\"a\":1}" } },
-    { "{\"type\":\"object\",\"minProperties\":1,\"maxProperties\":2}", { "{\"a\":1}", "{\"a\":1,\"b\":2}" }, { "{}", "{\"a\":1,\"b\":2,\"c\":3}" } },
+    { "{\"type\":\"object\",\"minProperties\":1,\"maxProperties\":2}", { "{\"a\":1}", "{\"a\":1,\"b\":2}" },
+      { "{}", "{\"a\":1,\"b\":2,\"c\":3}" } },
     { "{\"type\":\"object\",\"propertyNames\":{\"pattern\":\"^[a-z]+$\"}}", { "{}", "{\"ab\":1}" }, { "{\"A\":1}", "{\"\":1}" } },
     { "{\"type\":\"object\",\"patternProperties\":{\"^x-\":{\"type\":\"integer\"}},\"additionalProperties\":false}",
       { "{}", "{\"x-a\":1,\"x-\":2}" }, { "{\"y\":1}", "{\"x-a\":\"\"}" } },
 
-    { "{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", { "[]", "[1]", "[1,2, 3]", "[\n  1,\n  2\n]" }, { "[\"a\"]", "[1,]", "[,1]", "[1" } },
+    { "{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", { "[]", "[1]", "[1,2, 3]", "[\n  1,\n  2\n]" },
+      { "[\"a\"]", "[1,]", "[,1]", "[1" } },
     { "{\"items\":{\"type\":\"integer\"},\"minItems\":2,\"maxItems\":3}", { "[1,2]", "[1,2,3]" }, { "[]", "[1]", "[1,2,3,4]" } },
     { "{\"type\":\"array\",\"maxItems\":0}", { "[]" }, { "[1]" } },
     { "{\"prefixItems\":[{\"type\":\"integer\"},{\"type\":\"string\"}],\"items\":{\"type\":\"null\"},\"minItems\":1}",
@@ -98,11 +111,15 @@ static const takes tables[] = {
     { "{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}", { "\"ab\"", "\"" U SMILE "\"", "\"\\n\\u0041\\ud83d\\ude00\"" },
       { "\"a\"", "\"abcd\"", "\"" U U U U "\"" } },
     { "{\"type\":\"string\",\"maxLength\":0}", { "\"\"" }, { "\"a\"" } },
-    { "{\"pattern\":\"^[a-c]+\\\\d{2,3}$\"}", { "\"a12\"", "\"abc123\"" }, { "\"12\"", "\"a1\"", "\"a1234\"", "\"d12\"", "\"a12 \"" } },
+    { "{\"pattern\":\"^[a-c]+\\\\d{2,3}$\"}", { "\"a12\"", "\"abc123\"" },
+      { "\"12\"", "\"a1\"", "\"a1234\"", "\"d12\"", "\"a12 \"" } },
     { "{\"pattern\":\"b\"}", { "\"b\"", "\"abc\"", "\"aabb\"" }, { "\"\"", "\"ac\"" } },
-    { "{\"pattern\":\"^(foo|ba[rz])?$|^x\"}", { "\"\"", "\"foo\"", "\"baz\"", "\"x\"", "\"xyz\"" }, { "\"fo\"", "\"bax\"", "\"ax\"" } },
-    { "{\"pattern\":\"^[^a\\\\-/]$\"}", { "\"b\"", "\"" U "\"", "\"\\\"\"", "\"\\\\\"", "\"\\n\"" }, { "\"a\"", "\"-\"", "\"/\"", "\"bb\"", "\"\\u0062\"" } },
-    { "{\"pattern\":\"^\\\\S\\\\.\\\\u00e9.\\\\/$\"}", { "\"a." U "x/\"" }, { "\" ." U "x/\"", "\"ab" U "x/\"", "\"a." U "\\n/\"" } },
+    { "{\"pattern\":\"^(foo|ba[rz])?$|^x\"}", { "\"\"", "\"foo\"", "\"baz\"", "\"x\"", "\"xyz\"" },
+      { "\"fo\"", "\"bax\"", "\"ax\"" } },
+    { "{\"pattern\":\"^[^a\\\\-/]$\"}", { "\"b\"", "\"" U "\"", "\"\\\"\"", "\"\\\\\"", "\"\\n\"" },
+      { "\"a\"", "\"-\"", "\"/\"", "\"bb\"", "\"\\u0062\"" } },
+    { "{\"pattern\":\"^\\\\S\\\\.\\\\u00e9.\\\\/$\"}", { "\"a." U "x/\"" },
+      { "\" ." U "x/\"", "\"ab" U "x/\"", "\"a." U "\\n/\"" } },
     { "{\"pattern\":\"^(?:a|(?<n>b))*?c{2}$\",\"type\":\"string\"}", { "\"cc\"", "\"abacc\"" }, { "\"c\"", "\"accc\"" } },
     { "{\"pattern\":\"^[A-Z][a-z]*$\",\"maxLength\":3,\"minLength\":2}", { "\"Ab\"", "\"Abc\"" }, { "\"A\"", "\"Abcd\"" } },
     { "{\"pattern\":\"^[\\\\u4e00-\\\\u9fff]{1,2}$\"}", { "\"\xe6\x97\xa5\xe6\x9c\xac\"" }, { "\"a\"", "\"\"", "\"\xe6\x97\"" } },
@@ -110,27 +127,38 @@ static const takes tables[] = {
 
     { "{\"type\":\"string\",\"format\":\"date\"}", { "\"2024-02-29\"", "\"2023-12-31\"", "\"2000-02-29\"" },
       { "\"2023-02-29\"", "\"1900-02-29\"", "\"2024-13-01\"", "\"2024-04-31\"", "\"24-01-01\"" } },
-    { "{\"type\":\"string\",\"format\":\"time\"}", { "\"23:59:59Z\"", "\"00:00:00.123+01:30\"" }, { "\"24:00:00Z\"", "\"12:00:00\"" } },
+    { "{\"type\":\"string\",\"format\":\"time\"}", { "\"23:59:59Z\"", "\"00:00:00.123+01:30\"" },
+      { "\"24:00:00Z\"", "\"12:00:00\"" } },
     { "{\"type\":\"string\",\"format\":\"date-time\"}", { "\"2024-01-31T12:34:56Z\"" }, { "\"2024-01-31 12:34:56Z\"" } },
-    { "{\"type\":\"string\",\"format\":\"duration\"}", { "\"P1Y2M3DT4H5M6S\"", "\"PT1M\"", "\"P3W\"" }, { "\"P\"", "\"P1\"", "\"PT\"", "\"P1YT\"" } },
-    { "{\"type\":\"string\",\"format\":\"uuid\"}", { "\"123e4567-e89b-12d3-a456-426614174000\"" }, { "\"123e4567e89b12d3a456426614174000\"" } },
-    { "{\"type\":\"string\",\"format\":\"email\"}", { "\"a.b+c@ex-ample.org\"" }, { "\"a@b\"", "\"@b.de\"", "\"a@-b.de\"", "\".a@b.de\"" } },
+    { "{\"type\":\"string\",\"format\":\"duration\"}", { "\"P1Y2M3DT4H5M6S\"", "\"PT1M\"", "\"P3W\"" },
+      { "\"P\"", "\"P1\"", "\"PT\"", "\"P1YT\"" } },
+    { "{\"type\":\"string\",\"format\":\"uuid\"}", { "\"123e4567-e89b-12d3-a456-426614174000\"" },
+      { "\"123e4567e89b12d3a456426614174000\"" } },
+    { "{\"type\":\"string\",\"format\":\"email\"}", { "\"a.b+c@ex-ample.org\"" },
+      { "\"a@b\"", "\"@b.de\"", "\"a@-b.de\"", "\".a@b.de\"" } },
     { "{\"type\":\"string\",\"format\":\"hostname\"}", { "\"a\"", "\"www.example.org\"" }, { "\"-a\"", "\"a..b\"", "\"a_b\"" } },
-    { "{\"type\":\"string\",\"format\":\"ipv4\"}", { "\"127.0.0.1\"", "\"255.255.255.255\"" }, { "\"256.0.0.1\"", "\"1.2.3\"", "\"01.2.3.4\"" } },
-    { "{\"type\":\"string\",\"format\":\"ipv6\"}", { "\"::1\"", "\"fe80::1:2\"", "\"1:2:3:4:5:6:7:8\"", "\"::\"" }, { "\"1::2::3\"", "\"1:2:3\"", "\":1\"" } },
+    { "{\"type\":\"string\",\"format\":\"ipv4\"}", { "\"127.0.0.1\"", "\"255.255.255.255\"" },
+      { "\"256.0.0.1\"", "\"1.2.3\"", "\"01.2.3.4\"" } },
+    { "{\"type\":\"string\",\"format\":\"ipv6\"}", { "\"::1\"", "\"fe80::1:2\"", "\"1:2:3:4:5:6:7:8\"", "\"::\"" },
+      { "\"1::2::3\"", "\"1:2:3\"", "\":1\"" } },
     { "{\"type\":\"string\",\"format\":\"binary\"}", { "\"any\"" }, { "1" } },
 
-    { "{\"type\":\"integer\",\"minimum\":3,\"maximum\":117}", { "3", "9", "10", "99", "100", "117" }, { "2", "0", "118", "200", "1000", "-3", "03" } },
+    { "{\"type\":\"integer\",\"minimum\":3,\"maximum\":117}", { "3", "9", "10", "99", "100", "117" },
+      { "2", "0", "118", "200", "1000", "-3", "03" } },
     { "{\"type\":\"integer\",\"minimum\":-12,\"exclusiveMaximum\":5}", { "-12", "-1", "0", "4" }, { "5", "-13", "-0", "10" } },
     { "{\"type\":\"integer\",\"exclusiveMinimum\":0}", { "1", "999999999999999999" }, { "0", "-1", "1000000000000000000" } },
     { "{\"type\":\"integer\",\"minimum\":0.5,\"maximum\":2.5,\"multipleOf\":1}", { "1", "2" }, { "0", "3" } },
     { "{\"type\":\"integer\",\"maximum\":-100}", { "-100", "-12345" }, { "-99", "0", "100" } },
-    { "{\"type\":\"number\",\"minimum\":0,\"maximum\":1}", { "0", "1", "0.5", "0.999", "1.0", "1.00", "0.0" }, { "1.01", "-0.1", "2", "1e0", "-0", "." } },
-    { "{\"type\":\"number\",\"exclusiveMinimum\":0,\"exclusiveMaximum\":0.25}", { "0.1", "0.2499", "0.001", "0.24" }, { "0", "0.25", "0.250", "0.0", "0.3", "1" } },
-    { "{\"type\":\"number\",\"minimum\":-1.5,\"maximum\":12.05}", { "-1.5", "-1.50", "-1.49", "-0.5", "0", "11.99", "12", "12.05", "12.049" },
+    { "{\"type\":\"number\",\"minimum\":0,\"maximum\":1}", { "0", "1", "0.5", "0.999", "1.0", "1.00", "0.0" },
+      { "1.01", "-0.1", "2", "1e0", "-0", "." } },
+    { "{\"type\":\"number\",\"exclusiveMinimum\":0,\"exclusiveMaximum\":0.25}", { "0.1", "0.2499", "0.001", "0.24" },
+      { "0", "0.25", "0.250", "0.0", "0.3", "1" } },
+    { "{\"type\":\"number\",\"minimum\":-1.5,\"maximum\":12.05}", { "-1.5", "-1.50", "-1.49", "-0.5", "0", "11.99", "12", "12.05",
+                                                                    "12.049" },
       { "-1.51", "-2", "12.06", "12.051", "13", "12.1" } },
     { "{\"type\":\"number\",\"minimum\":5,\"exclusiveMinimum\":true,\"maximum\":7}", { "5.1", "6", "7" }, { "5", "5.0", "7.1" } },
-    { "{\"type\":\"number\",\"minimum\":1.25,\"maximum\":1.5}", { "1.25", "1.3", "1.5", "1.4999" }, { "1", "1.2", "1.24", "1.51", "1.6" } },
+    { "{\"type\":\"number\",\"minimum\":1.25,\"maximum\":1.5}", { "1.25", "1.3", "1.5", "1.4999" },
+      { "1", "1.2", "1.24", "1.51", "1.6" } },
     { "{\"type\":\"number\",\"minimum\":1e20}", { NULL }, { NULL } },
 
     { "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"string\",\"maxLength\":1}]}", { "1", "\"a\"" }, { "\"ab\"", "null" } },
@@ -144,25 +172,30 @@ static const takes tables[] = {
       { "{\"a\":3}", "{\"a\":4,\"b\":\"\"}" }, { "{}", "{\"a\":2}", "{\"a\":3.5}", "{\"b\":\"\"}" } },
     { "{\"allOf\":[{\"properties\":{\"a\":{\"type\":\"integer\"}},\"additionalProperties\":false},{\"properties\":{\"b\":{}}}]}",
       { "{}", "{\"a\":1}" }, { "{\"b\":1}", "{\"a\":1,\"b\":1}" } },
-    { "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}},\"anyOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\"]}]}",
+    { "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}},\"anyOf\":[{\"required\":["
+      "\"a\"]},{\"required\":[\"b\"]}]}",
       { "{\"a\":1}", "{\"b\":1}", "{\"a\":1,\"b\":1}" }, { "{}" } },
     { "{\"anyOf\":[{\"minimum\":3},{\"maximum\":-3}],\"oneOf\":[{\"maximum\":5},{\"maximum\":-5}],\"type\":\"integer\"}",
       { "3", "5", "-3", "-7" }, { "0", "6" } },
     { "{\"type\":[\"string\",\"integer\"],\"allOf\":[{\"type\":[\"integer\",\"null\"]}]}", { "1" }, { "\"a\"", "null" } },
     { "{\"allOf\":[{\"enum\":[1,2,3]},{\"enum\":[3,2,4]}]}", { "2", "3" }, { "1", "4" } },
 
-    { "{\"$defs\":{\"n\":{\"type\":\"integer\"}},\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/n\",\"description\":\"d\"}}", { "[1]" }, { "[\"a\"]" } },
+    { "{\"$defs\":{\"n\":{\"type\":\"integer\"}},\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/n\",\"description\":\"d\"}}",
+      { "[1]" }, { "[\"a\"]" } },
     { "{\"definitions\":{\"a/b~c d\":{\"type\":\"null\"}},\"$ref\":\"#/definitions/a~1b~0c%20d\"}", { "null" }, { "1" } },
     { "{\"$ref\":\"#/$defs/n\",\"maximum\":5,\"$defs\":{\"n\":{\"type\":\"integer\",\"minimum\":3}}}", { "3", "5" }, { "2", "6" } },
-    { "{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"next\":{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}},"
+    { "{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"next\":{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}"
+      "]}},"
       "\"required\":[\"v\",\"next\"],\"additionalProperties\":false}",
       { "{\"v\":1,\"next\":null}", "{\"v\":1,\"next\":{\"v\":2,\"next\":null}}" }, { "{\"v\":1}", "{\"v\":1,\"next\":{}}" } },
-    { "{\"$defs\":{\"t\":{\"properties\":{\"c\":{\"items\":{\"$ref\":\"#/$defs/t\"}}},\"required\":[\"c\"]}},\"$ref\":\"#/$defs/t\"}",
+    { "{\"$defs\":{\"t\":{\"properties\":{\"c\":{\"items\":{\"$ref\":\"#/$defs/t\"}}},\"required\":[\"c\"]}},\"$ref\":\"#/$defs/t"
+      "\"}",
       { "{\"c\":[]}", "{\"c\":[{\"c\":[]},{\"c\":[{\"c\":[]}]}]}" }, { "{}", "{\"c\":[1]}" } },
     { "{\"$defs\":{\"b\":{\"properties\":{\"id\":{\"type\":\"integer\"}}},\"t\":{\"allOf\":[{\"$ref\":\"#/$defs/b\"},"
       "{\"properties\":{\"c\":{\"$ref\":\"#/$defs/t\"}}}]}},\"$ref\":\"#/$defs/t\"}",
       { "{}", "{\"id\":1,\"c\":{\"id\":2,\"c\":{}}}" }, { "{\"c\":{\"x\":1}}" } },
-    { "{\"title\":\"t\",\"description\":\"d\",\"default\":1,\"examples\":[1],\"$schema\":\"s\",\"$id\":\"i\",\"x-any\":1,\"readOnly\":true,\"type\":\"null\"}",
+    { "{\"title\":\"t\",\"description\":\"d\",\"default\":1,\"examples\":[1],\"$schema\":\"s\",\"$id\":\"i\",\"x-any\":1,\"readOnl"
+      "y\":true,\"type\":\"null\"}",
       { "null" }, { "1" } },
 };
 
@@ -174,7 +207,8 @@ static void test_tables(void) {
         shk_match state;
         shk_status status = shk_grammar_new(&g, tokenizer, x->schema, &err);
         if (!x->yes[0]) {
-            CHECK(status == SHK_E_UNSUPPORTED && strstr(err.message, "no value"), "%s: %s", x->schema, status ? err.message : "taken");
+            CHECK(status == SHK_E_UNSUPPORTED && strstr(err.message, "no value"), "%s: %s", x->schema, status ? err.message :
+                  "taken");
             continue;
         }
         CHECK(!status, "%s: %s", x->schema, err.message);
@@ -213,7 +247,8 @@ static const struct {
     { "{\"enum\":[]}", SHK_E_UNSUPPORTED, "no value" },
     { "{\"not\":{}}", SHK_E_UNSUPPORTED, "#/not" },
     { "{\"if\":{}}", SHK_E_UNSUPPORTED, "#/if" },
-    { "{\"$defs\":{\"x\":{\"items\":{\"uniqueItems\":true}}},\"$ref\":\"#/$defs/x\"}", SHK_E_UNSUPPORTED, "#/$defs/x/items/uniqueItems" },
+    { "{\"$defs\":{\"x\":{\"items\":{\"uniqueItems\":true}}},\"$ref\":\"#/$defs/x\"}", SHK_E_UNSUPPORTED,
+      "#/$defs/x/items/uniqueItems" },
     { "{\"minLenght\":1}", SHK_E_UNSUPPORTED, "#/minLenght" },
     { "{\"type\":\"number\",\"multipleOf\":0.5}", SHK_E_UNSUPPORTED, "#/multipleOf" },
     { "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", SHK_E_UNSUPPORTED, "no value" },
@@ -245,7 +280,8 @@ static const struct {
     { "{\"pattern\":\"^a*b*$\",\"maxLength\":5}", SHK_E_UNSUPPORTED, "maxLength" },
     { "{\"allOf\":[{\"pattern\":\"a\"},{\"pattern\":\"b\"}]}", SHK_E_UNSUPPORTED, "#/allOf/1/pattern" },
     { "{\"type\":\"object\",\"minProperties\":2}", SHK_E_UNSUPPORTED, "#/minProperties" },
-    { "{\"type\":\"object\",\"properties\":{\"a\":{}},\"additionalProperties\":true,\"maxProperties\":1}", SHK_E_UNSUPPORTED, "#/maxProperties" },
+    { "{\"type\":\"object\",\"properties\":{\"a\":{}},\"additionalProperties\":true,\"maxProperties\":1}", SHK_E_UNSUPPORTED,
+      "#/maxProperties" },
     { "{\"allOf\":[{\"prefixItems\":[{}]},{\"items\":{\"type\":\"null\"}}]}", SHK_E_UNSUPPORTED, "#/allOf/1/items" },
     { "{\"minimum\":1e-70}", SHK_E_UNSUPPORTED, "#/minimum" },
 };

@@ -1,5 +1,5 @@
-/* Random texts of a grammar: walks over its masks. Whatever way they take, they come to an end, and what they have made is JSON that
- * fits the schema. */
+/* Random texts of a grammar: walks over its masks. Whatever way they take, they come to an end, and what they have made is JSON
+ * that fits the schema. */
 #ifndef SHK_GRAMMAR_WALKS_H
 #define SHK_GRAMMAR_WALKS_H
 
@@ -8,7 +8,8 @@
 
 static const char *const walk_schemas[] = {
     "{\"type\":\"object\"}",
-    "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":9},\"id\":{\"type\":\"integer\"},"
+    "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":9},\"id\":{\"type\":\"intege"
+    "r\"},"
     "\"tags\":{\"type\":\"array\",\"items\":{\"enum\":[\"a\",\"ab\",\"abc\",null,12]},\"minItems\":1,\"maxItems\":4}},"
     "\"required\":[\"name\",\"tags\"],\"additionalProperties\":false}",
     "{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"number\",\"minimum\":-2.5,\"maximum\":17.25},"
@@ -19,14 +20,18 @@ static const char *const walk_schemas[] = {
     "\"items\":{\"type\":\"string\",\"pattern\":\"^[a-c]{1,3}(-[0-9]+)?$\"},\"minItems\":3,\"maxItems\":6}",
     "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"ab\":{\"type\":\"null\"}},\"required\":[\"a\"],"
     "\"additionalProperties\":{\"type\":\"string\",\"maxLength\":5}}",
-    "{\"anyOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"a\"},\"s\":{\"type\":\"string\"}},\"required\":[\"k\",\"s\"],"
-    "\"additionalProperties\":false},{\"type\":\"object\",\"properties\":{\"k\":{\"enum\":[\"a\",\"b\"]},\"n\":{\"type\":\"number\"}},"
+    "{\"anyOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"a\"},\"s\":{\"type\":\"string\"}},\"required\":[\"k\",\"s"
+    "\"],"
+    "\"additionalProperties\":false},{\"type\":\"object\",\"properties\":{\"k\":{\"enum\":[\"a\",\"b\"]},\"n\":{\"type\":\"number"
+    "\"}},"
     "\"required\":[\"k\",\"n\"],\"additionalProperties\":false}]}",
     "{\"allOf\":[{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[\"a\"]},"
     "{\"type\":\"object\",\"properties\":{\"b\":{\"type\":\"string\",\"format\":\"date-time\"},\"a\":{\"maxLength\":3}}}]}",
     "{\"type\":\"string\",\"minLength\":5,\"maxLength\":6}",
-    "{\"type\":\"object\",\"properties\":{\"e\":{\"type\":\"string\",\"format\":\"email\"},\"u\":{\"type\":\"string\",\"format\":\"uuid\"},"
-    "\"d\":{\"type\":\"string\",\"format\":\"date\"},\"p\":{\"pattern\":\"(f|ba+r)\",\"type\":\"string\"}},\"additionalProperties\":false}",
+    "{\"type\":\"object\",\"properties\":{\"e\":{\"type\":\"string\",\"format\":\"email\"},\"u\":{\"type\":\"string\",\"format\":"
+    "\"uuid\"},"
+    "\"d\":{\"type\":\"string\",\"format\":\"date\"},\"p\":{\"pattern\":\"(f|ba+r)\",\"type\":\"string\"}},\"additionalProperties"
+    "\":false}",
     "{\"type\":[\"integer\",\"array\",\"null\"],\"items\":{\"$ref\":\"#\"},\"maxItems\":3,\"minimum\":-5}",
 };
 enum { WALK_SCHEMAS = sizeof walk_schemas / sizeof *walk_schemas };
@@ -45,8 +50,8 @@ static inline int32_t any_token(const uint32_t *bits, int32_t vocab, unsigned lo
     return -1;
 }
 
-/* What brings the end nearer: it itself, else what closes a string, an array or an object, else any single byte. Now and then the latter
- * anyway: in a string that must go on, brackets are as good as none. */
+/* What brings the end nearer: it itself, else what closes a string, an array or an object, else any single byte. Now and then the
+ * latter anyway: in a string that must go on, brackets are as good as none. */
 static inline int32_t closing(const shk_tokenizer *t, const uint32_t *bits, int32_t vocab, unsigned long long *seed) {
     int32_t best = -1;
     int score = -1, equals = 0, bracket = test_random(seed) % 4 ? 2 : 1;
@@ -89,7 +94,8 @@ static inline char *walk_text(const shk_grammar *g, const shk_tokenizer *t, unsi
     return text;
 }
 
-static inline void check_walk(const shk_grammar *g, const shk_tokenizer *t, const json_t *schema, unsigned long long seed, int steps) {
+static inline void check_walk(const shk_grammar *g, const shk_tokenizer *t, const json_t *schema, unsigned long long seed,
+                              int steps) {
     json_error_t e;
     size_t n;
     char *text = walk_text(g, t, seed, steps, &n);

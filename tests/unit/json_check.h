@@ -1,5 +1,5 @@
-/* An independent, small checker of JSON values against schemas: the definition of each keyword, and nothing about how texts are made.
- * It knows the keywords that the tests use; a format is not looked at. */
+/* An independent, small checker of JSON values against schemas: the definition of each keyword, and nothing about how texts are
+ * made. It knows the keywords that the tests use; a format is not looked at. */
 #ifndef SHK_JSON_CHECK_H
 #define SHK_JSON_CHECK_H
 
