@@ -155,4 +155,19 @@ check "Ctrl-C leaves the line about the speed" grep -q '^prompt: 1 tokens, .* to
 interrupted --json
 check "Ctrl-C leaves JSON" json_has '"stop":"interrupt"\}$'
 
+# structured output, of a model that knows nothing of it
+echo '{"type":"object","properties":{"n":{"type":"integer","maximum":99},"s":{"enum":["a","b"]}},"required":["n","s"]}' >schema
+sparkhawk run -m speaking -p hello --json-schema schema --temp 2 --seed 3 -q
+check "the text fits the schema" grep -qzE '^\{\s*"n": ?-?[0-9]+,\s*"s": ?"[ab]"\s*\}\s*$' out
+check "it is JSON" valid_json out
+sparkhawk run -m speaking -p hello --json-schema schema --json
+check "it ends by itself" json_has '"stop":"end"\}$'
+sparkhawk run -m speaking -p hello --json-object -n 1 -q
+check "a JSON object begins with a brace" [ "$(cat out)" = "{" ]
+echo '{"properties":{"a":{"not":{}}}}' >schema
+refuses 1 'schema: schema: #/properties/a/not: the keyword is not supported' run -m speaking -p hello --json-schema schema
+refuses 1 'nowhere' run -m speaking -p hello --json-schema nowhere
+refuses 1 'no tokenizer' run -m "$spark" --tokens "2 5" --json-object
+refuses 2 'only one of --json-object and --json-schema' run -m speaking -p hello --json-object --json-schema schema
+
 finish
