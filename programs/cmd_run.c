@@ -79,6 +79,7 @@ static bool open_grammar(const run_args *a, const engine *e, shk_grammar **out) 
     if (!a->json_object && !a->json_schema) return true;
     if (!e->tokenizer) return fail("the model has no tokenizer, and so no text that could be JSON"), false;
     if (a->json_schema && !(schema = read_all(a->json_schema, &n))) return false;
+    if (schema && strlen(schema) < n) return free(schema), fail("%s: a zero byte in a schema", a->json_schema), false;
     bool made = !shk_grammar_new(out, e->tokenizer, schema, &err);
     if (!made) fail("%s%s%s", a->json_schema ? a->json_schema : "", schema ? ": " : "", err.message);
     free(schema);

@@ -1,4 +1,6 @@
 /* Which texts each keyword of a schema takes, byte by byte; what the compiler refuses; masks against what is then accepted. */
+#include <pthread.h>
+
 #include "json_pieces.h"
 
 #include "grammar_walks.h"
@@ -309,7 +311,7 @@ static void test_masks(void) {
         float logits[J_COUNT + 40];
         size_t wrong = 0, moved = 0;
         NEED(!shk_grammar_new(&g, tokenizer, walk_schemas[k], &err) && !shk_matcher_new(&m, g, &err), "%s", err.message);
-        for (int step = 0; step < 60; step++) {
+        for (int step = 0; step < 30; step++) {
             NEED(!shk_matcher_mask(m, bits, J_COUNT, &err), "%s", err.message);
             int32_t next = -1;
             for (int32_t id = 0; id < J_COUNT; id++) {
@@ -334,10 +336,55 @@ static void test_masks(void) {
     }
 }
 
+/* Threads that share a grammar, and make its vocabulary's tree at the same time, see what one sees. */
+typedef struct walker {
+    const shk_grammar *g;
+    const shk_tokenizer *t;
+    char *texts[20];
+} walker;
+
+static void *walk_some(void *arg) {
+    walker *w = arg;
+    size_t n;
+    for (int i = 0; i < 20; i++) w->texts[i] = walk_text(w->g, w->t, 1 + (unsigned)i, 30, &n);
+    return NULL;
+}
+
+static void *make_one(void *arg) {
+    walker *w = arg;
+    shk_grammar *g;
+    NEED(!shk_grammar_new(&g, w->t, NULL, NULL), "a grammar");
+    shk_grammar_free(g);
+    return NULL;
+}
+
+static void run_threads(walker *w, void *(*f)(void *)) {
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) NEED(!pthread_create(&threads[i], NULL, f, &w[i]), "a thread");
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+}
+
+static void test_threads(void) {
+    shk_tokenizer *fresh = json_tokenizer();
+    shk_grammar *g;
+    walker w[4] = { 0 };
+    NEED(fresh && !shk_grammar_new(&g, tokenizer, NULL, NULL), "a grammar");
+    for (int i = 0; i < 4; i++) w[i] = (walker){ .g = g, .t = fresh };
+    run_threads(w, make_one);
+    for (int i = 0; i < 4; i++) w[i].t = tokenizer;
+    run_threads(w, walk_some);
+    for (int k = 0; k < 20; k++)
+        for (int i = 0; i < 4; i++) CHECK(!strcmp(w[i].texts[k], w[0].texts[k]), "%s and %s", w[i].texts[k], w[0].texts[k]);
+    for (int k = 0; k < 80; k++) free(w[k / 20].texts[k % 20]);
+    shk_grammar_free(g);
+    shk_tokenizer_free(fresh);
+}
+
 int main(void) {
     tokenizer = json_tokenizer();
     NEED(tokenizer, "a tokenizer");
     test_masks();
+    test_threads();
     check_walks(tokenizer, test_short() ? 20 : 300);
     test_tables();
     test_refused();
