@@ -76,8 +76,6 @@ static uint32_t concat(regex *r, uint32_t left, uint32_t right) {
     return r->parts[right].kind == EMPTY ? left : add(r, (part){ CONCAT, .left = left, .right = right });
 }
 
-static uint32_t any_text(regex *r);
-
 /* ---- classes ---- */
 
 static void add_range(regex *r, uint32_t lo, uint32_t hi) {
