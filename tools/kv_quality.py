@@ -41,4 +41,5 @@ for kv in ("f32", "bf16", "q8_0"):
     likelihood = p[numpy.arange(len(p)), ids[1:]].mean(dtype=numpy.float64)
     divergence = numpy.mean([(numpy.exp(a, dtype=numpy.float64) * (a - b)).sum() for a, b in zip(exact, p)])
     same = (exact.argmax(axis=1) == p.argmax(axis=1)).mean()
-    print(f"{kv:5} log-likelihood {likelihood:.5f}  divergence {divergence:.1e}  same likeliest token {100 * same:.1f} %", flush=True)
+    print(f"{kv:5} log-likelihood {likelihood:.5f}  divergence {divergence:.1e}  same likeliest token {100 * same:.1f} %",
+          flush=True)
