@@ -45,9 +45,12 @@ $(BUILD)/libsparkhawk.a: $(OBJ)
 $(BUILD)/libsparkhawk.so: $(OBJ)
 	$(CC) $(SANFLAGS) -shared -Wl,-soname,libsparkhawk.so.0 -o $@ $^ $(LIBS)
 
-PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(wildcard programs/*.c))
+PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(wildcard programs/*.c programs/server/*.c))
 $(BUILD)/sparkhawk: $(PROGRAM) $(BUILD)/libsparkhawk.a
-	$(CC) $(SANFLAGS) -o $@ $^ -ledit $(LIBS)
+	$(CC) $(SANFLAGS) -o $@ $^ -ledit -lmicrohttpd $(LIBS)
+$(PROGRAM): private ALL_CFLAGS += -Iprograms
+# the page of `sparkhawk serve` lies in the program as it stands there
+$(BUILD)/programs/server/page.o: $(wildcard programs/server/page/*)
 
 # the suffix of a file's name picks its instruction set; nothing else gets -m flags
 $(BUILD)/%_avx2.o: ISA = -mavx2 -mfma -mf16c
@@ -71,6 +74,9 @@ $(FUZZERS:=.o): private ALL_CFLAGS += $(if $(FUZZ),-DFUZZ)
 $(FUZZERS): private SANFLAGS += $(if $(FUZZ),-fsanitize=fuzzer)
 $(filter-out $(BUILD)/tests/kernels/%,$(TESTS)) $(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libsparkhawk.a
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/tests/fuzz/request.o: private ALL_CFLAGS += -Iprograms
+$(BUILD)/tests/fuzz/request: $(BUILD)/programs/server/request.o
 
 tests: all $(TESTS) $(FUZZERS)
 

@@ -135,6 +135,10 @@ SHK_API void shk_model_free(shk_model *m); /* after all its sessions; NULL is al
 SHK_API const shk_tokenizer *shk_model_tokenizer(const shk_model *m);
 
 SHK_API int32_t shk_model_vocab_size(const shk_model *m);
+SHK_API int32_t shk_model_layers(const shk_model *m);
+SHK_API int32_t shk_model_width(const shk_model *m); /* of the residual stream */
+/* Tells models apart whose sessions must not be exchanged: the same for the same weights, config and kv_type, everywhere. */
+SHK_API uint64_t shk_model_fingerprint(const shk_model *m);
 /* The longest sequence that a session of this model takes by default; 0: no bound (no layer attends to everything). */
 SHK_API uint64_t shk_model_context(const shk_model *m);
 
@@ -186,6 +190,14 @@ SHK_API uint64_t shk_session_position(const shk_session *s); /* tokens consumed 
 SHK_API uint64_t shk_session_context(const shk_session *s);  /* 0: unbounded */
 SHK_API uint64_t shk_session_bytes(const shk_session *s);    /* what its state occupies now */
 
+/* What it would occupy if every layer kept the keys and values of all positions, as in a transformer without windows. */
+SHK_API uint64_t shk_session_dense_bytes(const shk_session *s);
+
+/* Goes back to an earlier position, as if what came after it had never been read. Not before shk_session_earliest: recurrent layers
+ * know no past, and those with a window have kept little more than it. SHK_E_ARGUMENT for other positions. */
+SHK_API shk_status shk_session_truncate(shk_session *s, uint64_t position, shk_error *err);
+SHK_API uint64_t shk_session_earliest(const shk_session *s);
+
 /* An independent copy at the same position; the two continue as if they had never been one. */
 SHK_API shk_status shk_session_fork(shk_session **out, const shk_session *s, shk_error *err);
 
@@ -202,6 +214,9 @@ typedef struct shk_span {
     /* NULL, or what samples from the logits. Those that it cannot choose may then be -INFINITY, and are where finding that out is
      * faster than computing them or bringing them from the device: a sampler of these parameters gives the same ids either way. */
     const struct shk_sampling *sampling;
+    float *hidden; /* [n, width] what the logits are products of: every token's state behind the final norm; NULL: not wanted */
+    /* [layers] the share of a layer's FFN neurons that were active at the last token, -1 where all are; NULL: not wanted */
+    float *active;
 } shk_span;
 
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
@@ -230,10 +245,12 @@ typedef struct shk_sampling {
     float top_p;          /* 1: all */
     float min_p;          /* 0: all */
     float repeat_penalty; /* 1: none */
-    int repeat_last_n;    /* how many recent tokens the penalty looks at */
+    int repeat_last_n;    /* how many recent tokens the penalties look at */
     uint64_t seed;
     const shk_bias *bias; /* [n_bias], copied */
     size_t n_bias;
+    float presence_penalty;  /* 0: none; taken off the logit of every recent token */
+    float frequency_penalty; /* 0: none; taken off for each time that it appears among them */
 } shk_sampling;
 
 SHK_API shk_sampling shk_sampling_default(void); /* greedy */
@@ -244,7 +261,7 @@ SHK_API void shk_sampler_free(shk_sampler *s); /* NULL is allowed */
 /* Tells the sampler of a token that is now part of the text, its own choices included. */
 SHK_API void shk_sampler_accept(shk_sampler *s, int32_t id);
 /* The next token id for logits [vocab_size], which are not changed. The order of operations: bias, repetition penalty,
- * temperature, top-k, top-p, min-p. Ties go to the lower id; an infinite logit wins. Fails (SHK_E_NUMERIC) if a logit is NaN and
+ * presence and frequency penalties, temperature, top-k, top-p, min-p. Ties go to the lower id; an infinite logit wins. Fails (SHK_E_NUMERIC) if a logit is NaN and
  * (SHK_E_ARGUMENT) if every token is forbidden. */
 SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
 

@@ -5,7 +5,7 @@
 #include "options.h"
 #include "program.h"
 
-const command *const commands[] = { &cmd_run,     &cmd_chat, &cmd_info,  &cmd_tokenize, &cmd_convert,
+const command *const commands[] = { &cmd_run,     &cmd_chat,  &cmd_serve, &cmd_info,  &cmd_tokenize, &cmd_convert,
                                     &cmd_init,    &cmd_train, &cmd_bench, &cmd_debug,    &cmd_help, NULL };
 
 typedef struct program_args {

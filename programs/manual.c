@@ -64,6 +64,7 @@ static const entry exit_status[] = {
 
 static const entry environment[] = {
     { "SPARKHAWK_MODEL", "The model where --model is missing." },
+    { "SPARKHAWK_API_KEY", "The key that clients of serve must know, where neither --api-key nor --api-key-file gives one." },
     { "SHK_CPU", "Caps the instruction sets that are used, as --version names them; \"ref\" is portable C." },
     { "XDG_CACHE_HOME, XDG_STATE_HOME, HOME", "Where the files below are." },
     { 0 }

@@ -49,7 +49,7 @@ typedef struct command {
 extern const command program;
 extern const command *const commands[]; /* ends with NULL */
 extern const command cmd_run, cmd_chat, cmd_bench, cmd_info, cmd_tokenize, cmd_convert, cmd_init, cmd_train, cmd_debug,
-    cmd_help;
+    cmd_serve, cmd_help;
 const command *command_find(const char *name); /* NULL if there is none */
 const char *command_name(size_t i);            /* NULL past the last */
 

@@ -4,16 +4,14 @@
 #include <time.h>
 
 #include "error.h"
-#include "mem.h"
+#include "stream.h"
 
 typedef struct run {
     const shk_generation *g;
     const shk_tokenizer *tokenizer;
     shk_sampler *sampler;
     shk_matcher *matcher; /* NULL: any text will do */
-    shk_buffer text; /* all of it so far */
-    size_t sent;     /* of which the caller has seen this much */
-    size_t longest;  /* of the stop strings */
+    shk_stream text;
     int32_t *tokens;
     size_t n_tokens, room;
     shk_stop stop;
@@ -26,56 +24,13 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Bytes at the end of a text that begin a UTF-8 character whose rest is still to come. */
-static size_t unfinished(const char *text, size_t n) {
-    for (size_t back = 1; back <= 3 && back <= n; back++) {
-        unsigned char c = (unsigned char)text[n - back];
-        if ((c & 0xC0) == 0x80) continue;
-        size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
-        return length > back ? back : 0;
-    }
-    return 0;
-}
-
-/* Bytes at the end that may yet become a stop string. */
-static size_t possible_stop(const run *r) {
-    size_t n = r->text.n - r->sent, held = 0;
-    for (size_t i = 0; i < r->g->n_stop; i++) {
-        const char *s = r->g->stop[i];
-        size_t length = strlen(s);
-        for (size_t k = length - 1 < n ? length - 1 : n; k > held; k--)
-            if (memcmp(r->text.data + r->text.n - k, s, k) == 0) {
-                held = k;
-                break;
-            }
-    }
-    return held;
-}
-
-/* Cuts the text before the first stop string, if there is one in what `fresh` new bytes may have completed. */
-static bool cut_at_stop(run *r, size_t fresh) {
-    size_t from = r->text.n > fresh + r->longest ? r->text.n - fresh - r->longest : 0, first = r->text.n;
-    if (from < r->sent) from = r->sent;
-    for (size_t i = 0; i < r->g->n_stop; i++) {
-        const char *found = memmem(r->text.data + from, r->text.n - from, r->g->stop[i], strlen(r->g->stop[i]));
-        if (found && (size_t)(found - r->text.data) < first) first = (size_t)(found - r->text.data);
-    }
-    if (first == r->text.n) return false;
-    r->text.n = first;
-    r->text.data[first] = 0;
-    return true;
-}
-
 static void emit(run *r, bool last) {
-    size_t held = last ? 0 : possible_stop(r), tail = last ? 0 : unfinished(r->text.data, r->text.n);
-    size_t n = r->text.n - (held > tail ? held : tail);
-    if (n < r->sent) n = r->sent;
-    if (r->g->on_text && (n > r->sent || !last) && r->g->on_text(r->g->user, n ? r->text.data + r->sent : "", n - r->sent) &&
-        !r->stopped) {
+    size_t n;
+    const char *text = shk_stream_take(&r->text, last, &n);
+    if (r->g->on_text && (n || !last) && r->g->on_text(r->g->user, text, n) && !r->stopped) {
         r->stop = SHK_STOP_CALLER;
         r->stopped = true;
     }
-    r->sent = n;
 }
 
 static shk_status take(run *r, int32_t id, shk_error *err) {
@@ -98,8 +53,8 @@ static shk_status take(run *r, int32_t id, shk_error *err) {
     }
     const char *piece = "";
     size_t n = r->tokenizer && id < shk_tokenizer_vocab_size(r->tokenizer) ? shk_token_bytes(r->tokenizer, id, 0, &piece) : 0;
-    if (!shk_buffer_append(&r->text, piece, n)) return shk_fail(err, SHK_E_MEMORY, "no memory for the text");
-    if (n && cut_at_stop(r, n)) {
+    if (!shk_stream_put(&r->text, piece, n)) return shk_fail(err, SHK_E_MEMORY, "no memory for the text");
+    if (r->text.stopped) {
         r->stop = SHK_STOP_STRING;
         r->stopped = true;
     }
@@ -158,17 +113,15 @@ static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, sh
 
 shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *out, shk_error *err) {
     shk_model *m = shk_session_model(s);
-    run r = { .g = g, .tokenizer = shk_model_tokenizer(m), .stop = SHK_STOP_LENGTH };
+    run r = { .g = g, .tokenizer = shk_model_tokenizer(m), .text = { .stop = g->stop, .n_stop = g->n_stop },
+              .stop = SHK_STOP_LENGTH };
     *out = (shk_generated){ 0 };
     shk_status st = check_prompt(g, s, shk_model_vocab_size(m), err);
     if (st) return st;
-    for (size_t i = 0; i < g->n_stop; i++) {
-        size_t n = strlen(g->stop[i]);
-        if (!n) return shk_fail(err, SHK_E_ARGUMENT, "stop string %zu is empty", i);
-        if (n > r.longest) r.longest = n;
-    }
+    for (size_t i = 0; i < g->n_stop; i++)
+        if (!*g->stop[i]) return shk_fail(err, SHK_E_ARGUMENT, "stop string %zu is empty", i);
     float *logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *logits);
-    st = logits && shk_buffer_append(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
+    st = logits && shk_stream_put(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
     if (!st) st = shk_sampler_new(&r.sampler, &g->sampling, shk_model_vocab_size(m), err);
     if (!st && g->grammar) st = shk_matcher_new(&r.matcher, g->grammar, err);
     for (size_t i = 0; !st && i < g->n_prompt; i++) shk_sampler_accept(r.sampler, g->prompt[i]);
@@ -185,13 +138,13 @@ shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *
     shk_matcher_free(r.matcher);
     if (st) {
         free(r.tokens);
-        shk_buffer_free(&r.text);
+        shk_stream_free(&r.text);
         return st;
     }
     out->tokens = r.tokens;
     out->n_tokens = r.n_tokens;
-    out->text = r.text.data;
-    out->n_text = r.text.n;
+    out->text = r.text.text.data;
+    out->n_text = r.text.text.n;
     return SHK_OK;
 }
 

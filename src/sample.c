@@ -59,6 +59,8 @@ static shk_status check(const shk_sampling *s, int32_t vocab, shk_error *err) {
         { "min_p", s->min_p, 0, 1 },
         { "repeat_penalty", s->repeat_penalty, 1e-3, 1000 },
         { "repeat_last_n", s->repeat_last_n, 0, 1 << 24 },
+        { "presence_penalty", s->presence_penalty, -100, 100 },
+        { "frequency_penalty", s->frequency_penalty, -100, 100 },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!(fields[i].value >= fields[i].min && fields[i].value <= fields[i].max))
@@ -115,19 +117,26 @@ void shk_sampler_accept(shk_sampler *s, int32_t id) {
     s->count[id]++;
 }
 
-/* Penalises each recent token once: a positive logit is divided, a negative one multiplied (CTRL, sec. 4.1). */
+static bool penalises(const shk_sampling *s) {
+    return s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
+}
+
+/* Penalises recent tokens: a positive logit is divided, a negative one multiplied (CTRL, sec. 4.1), each once; then what their
+ * presence and each of their appearances costs is taken off. */
 static void adjust(shk_sampler *s) {
     for (size_t i = 0; i < s->s.n_bias; i++) s->logits[s->bias[i].id] += s->bias[i].add;
-    if (s->s.repeat_penalty == 1) return;
+    if (!penalises(&s->s)) return;
     for (int32_t i = 0; i < s->vocab; i++) {
         float *l = &s->logits[i];
-        if (s->count[i]) *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
+        if (!s->count[i]) continue;
+        *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
+        *l -= s->s.presence_penalty + s->s.frequency_penalty * (float)s->count[i];
     }
 }
 
 /* What comes after top-k looks at no more than it leaves; top-p by itself asks for the weight of all. */
 shk_wanted shk_sampling_wants(const shk_sampling *s) {
-    if (s->n_bias || s->repeat_penalty != 1) return (shk_wanted){ 0 };
+    if (s->n_bias || penalises(s)) return (shk_wanted){ 0 };
     if (s->temperature <= 0) return (shk_wanted){ 1, 0 };
     if (s->top_k > 0) return (shk_wanted){ (size_t)s->top_k, 0 };
     /* exp(-drop / temperature) is below min_p, however it is rounded */

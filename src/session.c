@@ -11,6 +11,7 @@
 struct shk_session {
     shk_model *m;
     uint64_t pos, context; /* context 0: unbounded */
+    uint64_t top;          /* the last position that may have been written to a ring, plus 1 */
     char *state;           /* device memory */
     size_t bytes;
     shk_state_layer *layers;
@@ -52,12 +53,45 @@ void shk_session_free(shk_session *s) {
 }
 
 /* What lies behind position 0 is never read, so nothing needs clearing. */
-void shk_session_reset(shk_session *s) { s->pos = 0; }
+void shk_session_reset(shk_session *s) { s->pos = s->top = 0; }
 char *shk_session_state(shk_session *s) { return s->state; }
 shk_model *shk_session_model(const shk_session *s) { return s->m; }
 uint64_t shk_session_position(const shk_session *s) { return s->pos; }
 uint64_t shk_session_context(const shk_session *s) { return s->context; }
 uint64_t shk_session_bytes(const shk_session *s) { return shk_state_bytes(&s->m->config, s->m->kv_type, s->pos); }
+
+uint64_t shk_session_dense_bytes(const shk_session *s) {
+    const shk_config *c = &s->m->config;
+    size_t row = 0, kv = (size_t)c->kv_heads * c->head_dim;
+    shk_row_bytes(s->m->kv_type, kv ? kv : c->hidden, &row);
+    return 2 * row * c->n_layers * s->pos;
+}
+
+static void move(shk_session *s, uint64_t pos) {
+    s->pos = pos;
+    if (s->top < pos) s->top = pos;
+}
+
+uint64_t shk_session_earliest(const shk_session *s) {
+    const shk_config *c = &s->m->config;
+    uint64_t earliest = 0;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        uint64_t ring = s->layers[l].ring, window = c->layers[l].window;
+        if (c->layers[l].mixer == SHK_MIXER_RECURRENT) return s->pos;
+        if (window && s->top > ring && s->top - ring + window > earliest)
+            earliest = s->top - ring + window; /* the ring holds [top - ring, top) */
+    }
+    return earliest < s->pos ? earliest : s->pos;
+}
+
+shk_status shk_session_truncate(shk_session *s, uint64_t position, shk_error *err) {
+    if (position > s->pos || position < shk_session_earliest(s))
+        return shk_fail(err, SHK_E_ARGUMENT, "a session at %llu cannot go back to %llu: %llu to %llu are possible",
+                        (unsigned long long)s->pos, (unsigned long long)position, (unsigned long long)shk_session_earliest(s),
+                        (unsigned long long)s->pos);
+    s->pos = position;
+    return SHK_OK;
+}
 
 /* ---- advancing ---- */
 
@@ -98,10 +132,16 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
             for (size_t j = 0; j < take; j++) {
                 size_t at = done[i] + j;
                 tokens[pass.T + j] = sp->tokens[at];
-                if (!sp->logits || !(sp->all_logits || at + 1 == sp->n)) continue;
+                bool last = at + 1 == sp->n;
+                shk_output o = { .hidden = sp->hidden ? sp->hidden + at * m->config.hidden : NULL,
+                                 .active = last ? sp->active : NULL };
+                if (sp->logits && (sp->all_logits || last)) {
+                    o.logits = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
+                    if (sp->sampling) o.wanted = shk_sampling_wants(sp->sampling);
+                }
+                if (!o.logits && !o.hidden && !o.active) continue;
                 rows[pass.n_outputs] = (uint32_t)(pass.T + j);
-                out[pass.n_outputs++] = (shk_output){ sp->logits + (sp->all_logits ? at * m->config.vocab : 0),
-                                                      sp->sampling ? shk_sampling_wants(sp->sampling) : (shk_wanted){ 0 } };
+                out[pass.n_outputs++] = o;
             }
             seqs[pass.n_seqs] = (shk_seq){ pass.T, take, sp->session->pos, sp->session->state, sp->session->layers };
             span_of[pass.n_seqs++] = i;
@@ -110,7 +150,7 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
         if (!pass.T) return SHK_OK;
         shk_status st = shk_model_forward(m, &pass, out, err);
         for (size_t i = 0; i < pass.n_seqs; i++) {
-            spans[span_of[i]].session->pos += seqs[i].n;
+            move(spans[span_of[i]].session, spans[span_of[i]].session->pos + seqs[i].n);
             done[span_of[i]] += seqs[i].n;
         }
         if (st) return st;
@@ -163,6 +203,7 @@ shk_status shk_session_fork(shk_session **out, const shk_session *s, shk_error *
     each_run(s, s->pos, copy_run, &a);
     pthread_mutex_unlock(&s->m->lock);
     (*out)->pos = s->pos;
+    (*out)->top = s->top;
     return SHK_OK;
 }
 
@@ -204,7 +245,7 @@ shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed
     pthread_mutex_lock(&s->m->lock);
     each_run(s, position, simulate_run, &a);
     pthread_mutex_unlock(&s->m->lock);
-    s->pos = position;
+    s->pos = s->top = position;
     return SHK_OK;
 }
 
@@ -317,6 +358,7 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
     each_run(s, h.pos, restore_run, &a);
     pthread_mutex_unlock(&s->m->lock);
     s->pos = h.pos;
+    s->top = h.pos + SHK_PASS_ROWS + SHK_ATTENTION_CHUNK; /* it may have gone back by what its rings have beyond their windows */
 done:
     shk_map_close(&map);
     return st;

@@ -22,6 +22,7 @@ needs_run() {
     need libc6-dev header stdio.h
     need libjansson-dev header jansson.h
     need libedit-dev header histedit.h
+    need libmicrohttpd-dev header microhttpd.h
     need python3 has python3
     need python3-pip model_or_pip
 }
@@ -40,13 +41,26 @@ needs_check() {
     need groff has groff
     need zsh has zsh
     need fish has fish
+    need curl has curl
+    need python3-venv python3 -c 'import ensurepip'
+}
+
+# the client that the service is tested with, which Debian does not have
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/sparkhawk/venv
+python_client() {
+    "$venv/bin/python" -c 'import openai' 2>/dev/null && return
+    { python3 -m venv "$venv" && "$venv/bin/pip" install -q openai; } >&2 || echo "$0: no openai client: some tests will be skipped" >&2
 }
 
 case ${1:-} in
 run | check) "needs_$1" ;;
 *) echo "usage: $0 run|check" >&2 && exit 2 ;;
 esac
-[ -n "$missing" ] || exit 0
+finish() {
+    [ "$1" != check ] || python_client
+    exit 0
+}
+[ -n "$missing" ] || finish "$1"
 
 as_root=
 if [ "$(id -u)" != 0 ]; then
@@ -69,3 +83,4 @@ if ! { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractiv
     exit 1
 fi
 rm -f "$log"
+finish "$1"

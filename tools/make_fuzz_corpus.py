@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the seed files of the fuzz targets for model files: tests/fuzz/{corpus,refused}/{gguf,safetensors*}/.
+"""Makes the seed files of the fuzz targets for model files and requests: tests/fuzz/{corpus,refused}/{gguf,safetensors*,request}/.
 
     tools/make_fuzz_corpus.py
 
@@ -187,13 +187,72 @@ SAFETENSORS_BAD = {
     "at-one-place": safetensors({"a": entry(), "b": entry()}, DATA),
 }
 
+def request(where, **fields):
+    return where.encode() + json.dumps(fields).encode()
+
+
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+REQUESTS_GOOD = {
+    "chat": request("c", model="m", **HI),
+    "chat-roles": request("c", messages=[{"role": role, "content": role} for role in ("developer", "system", "user", "assistant")]),
+    "chat-parts": request("c", messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]),
+    "chat-fields": request("c", temperature=0.5, top_p=0.9, min_p=0.1, top_k=40, presence_penalty=-1, frequency_penalty=2,
+                           repeat_penalty=1.1, repeat_last_n=9, n=2, seed=-7, max_completion_tokens=5, logprobs=True, top_logprobs=20,
+                           stop=["a", "b"], logit_bias={"5": -100, "6": 1.5}, stats=True, stream=True,
+                           stream_options={"include_usage": True}, response_format={"type": "text"}, **HI),
+    "chat-nothing": request("c", tools=[], tool_choice="none", temperature=None, stop=None, response_format=None, **HI),
+    "completion": request("p", prompt="once", max_tokens=3, logprobs=2, stop="."),
+    "completion-ids": request("p", prompt=[1, 2, 3]),
+    "completion-several": request("p", prompt=["a", "b"]),
+    "completion-several-ids": request("p", prompt=[[1], [2, 3]], best_of=1, echo=False),
+    "embedding": request("e", input=["a", [1, 2]], encoding_format="base64"),
+    "tokenize": request("t", text="a b", special=True),
+    "detokenize": request("d", tokens=[1, 2]),
+}
+REQUESTS_BAD = {
+    "empty": b"c",
+    "no-json": b"cnonsense",
+    "cut": b'c{"messages": [{"role": "us',
+    "no-object": b"c[1]",
+    "twice": b'c{"messages": 1, "messages": 2}',
+    "deep": b"c" + b"[" * 100 + b"]" * 100,
+    "zero-character": b'c{"messages": [{"role": "user", "content": "a\\u0000b"}]}',
+    "not-utf8": b'c{"messages": [{"role": "user", "content": "\xff"}]}',
+    "no-messages": request("c", messages=[]),
+    "role": request("c", messages=[{"role": "tool", "content": "x"}]),
+    "content": request("c", messages=[{"role": "user"}]),
+    "image": request("c", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]),
+    "part-without-text": request("c", messages=[{"role": "user", "content": [{"type": "text"}]}]),
+    "temperature": request("c", temperature=2.1, **HI),
+    "temperature-text": request("c", temperature="hot", **HI),
+    "temperature-huge": b'c{"temperature": 1e999, "messages": []}',
+    "top-k": request("c", top_k=1.5, **HI),
+    "n": request("c", n=9, **HI),
+    "max-tokens": request("c", max_tokens=0, **HI),
+    "stop-empty": request("c", stop="", **HI),
+    "stop-many": request("c", stop=["x"] * 17, **HI),
+    "bias-key": request("c", logit_bias={"x": 1}, **HI),
+    "bias-value": request("c", logit_bias={"1": 101}, **HI),
+    "stream-options": request("c", stream_options={}, **HI),
+    "top-logprobs": request("c", top_logprobs=3, **HI),
+    "tools": request("c", tools=[{"type": "function"}], **HI),
+    "prompt-missing": request("p"),
+    "prompt-number": request("p", prompt=7),
+    "prompt-negative": request("p", prompt=[-1]),
+    "prompt-large": request("p", prompt=[2**31]),
+    "prompt-mixed": request("p", prompt=[1, "a"]),
+    "echo": request("p", prompt="a", echo=True),
+    "encoding": request("e", input="a", encoding_format="hex"),
+}
+
 
 def main():
     headers = {name: data[8:] for name, data in {**SAFETENSORS_GOOD, **SAFETENSORS_BAD}.items()}
     for folder, suffix, files in (("corpus/gguf", ".gguf", GGUF_GOOD), ("refused/gguf", ".gguf", GGUF_BAD),
                                   ("corpus/safetensors", ".safetensors", SAFETENSORS_GOOD),
                                   ("refused/safetensors", ".safetensors", SAFETENSORS_BAD),
-                                  ("corpus/safetensors_header", ".bin", headers)):
+                                  ("corpus/safetensors_header", ".bin", headers),
+                                  ("corpus/request", ".bin", REQUESTS_GOOD), ("refused/request", ".bin", REQUESTS_BAD)):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (ROOT / folder / (name + suffix)).write_bytes(data)

@@ -33,6 +33,19 @@ static shk_status record(shk_model *m, const shk_pass *pass, uint32_t l, shk_err
     return st;
 }
 
+/* The share of layer l's neurons that was active at the output rows that ask for it. */
+static void share_active(const shk_model *m, const shk_pass *pass, uint32_t l, const shk_output *out) {
+    const shk_layer_config *lc = &m->config.layers[l];
+    for (size_t i = 0; i < pass->n_outputs; i++) {
+        uint32_t n;
+        if (!out[i].active) continue;
+        out[i].active[l] = -1;
+        if (lc->mlp == SHK_MLP_GATED) continue;
+        m->ops->download(m->dev, &n, m->b.active.n + pass->outputs[i], sizeof n);
+        out[i].active[l] = (float)n / (float)lc->ffn;
+    }
+}
+
 static void layer(shk_model *m, const shk_pass *pass, uint32_t l) {
     const shk_config *c = &m->config;
     const shk_layer *w = &m->weights.layers[l];
@@ -52,20 +65,22 @@ static void layer(shk_model *m, const shk_pass *pass, uint32_t l) {
     m->ops->add(m->dev, b->x, b->y, T * d);
 }
 
-/* Logits of the output rows [from, from + n). true: of those that are wanted alone, which are finite. */
+/* What the output rows [from, from + n) ask for. true: no logits but those that are wanted, which are finite. */
 static bool head(shk_model *m, const shk_pass *pass, const shk_output *out, size_t from, size_t n) {
     const shk_config *c = &m->config;
     const shk_buffers *b = &m->b;
     const shk_mat *W = &m->weights.output;
     float cap = (float)c->final_softcap;
     shk_wanted wanted[SHK_PASS_ROWS];
-    bool some = W->coarse != NULL;
+    bool some = W->coarse != NULL, any = false;
     for (size_t i = 0; i < n; i++) {
-        wanted[i] = out[from + i].wanted;
+        wanted[i] = out[from + i].logits ? out[from + i].wanted : (shk_wanted){ 1, 0 };
         some &= wanted[i].k > 0;
+        any |= out[from + i].logits != NULL;
     }
     m->ops->gather(m->dev, b->last, b->x, pass, from, n, c->hidden);
     m->ops->rmsnorm(m->dev, b->last, b->last, m->weights.final_norm, n, c->hidden, (float)c->eps);
+    if (!any) return true;
     if (some && m->ops->linear_best(m->dev, b->logits, b->last, W, cap, wanted, n)) return true;
     m->ops->linear(m->dev, b->logits, b->last, c->hidden, W, NULL, n);
     if (cap > 0) m->ops->softcap(m->dev, b->logits, n * c->vocab, cap);
@@ -79,29 +94,38 @@ static bool all_finite(const float *v, size_t n) {
     return sum == 0.0f;
 }
 
-/* Takes n rows from the device; where it has found the best value of each, that is all that a greedy choice needs. `some`: what
- * `head` has said. Where all values are wanted, one that is not finite is an error. */
-static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool some, shk_error *err) {
-    shk_best best[SHK_PASS_ROWS];
+/* Takes row i of the logits from the device; where it has found the best value (`best`), that is all that a greedy choice needs.
+ * `some`: what `head` has said. false: a value is not finite, where all are wanted. */
+static bool deliver_logits(shk_model *m, const shk_output *out, size_t i, const shk_best *best, bool some) {
+    float *logits = out->logits;
     size_t vocab = m->config.vocab;
-    bool found = m->ops->best != NULL;
-    memset(best, 0xff, sizeof best); /* no ids, should the download fail */
-    if (found) m->ops->download(m->dev, best, m->b.best, n * sizeof *best);
-    for (size_t i = 0; i < n; i++) {
-        float *logits = out[i].logits;
-        bool finite = !found || best[i].id >= 0;
-        if (finite && found && out[i].wanted.k == 1 && out[i].wanted.drop <= 0) {
-            for (size_t v = 0; v < vocab; v++) logits[v] = -INFINITY;
-            logits[best[i].id] = best[i].value;
-        } else m->ops->download(m->dev, logits, m->b.logits + i * vocab, vocab * sizeof *logits);
-        if (finite && (found || some || all_finite(logits, vocab))) continue;
-        shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
-        return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
+    if (best && best->id >= 0 && out->wanted.k == 1 && out->wanted.drop <= 0) {
+        for (size_t v = 0; v < vocab; v++) logits[v] = -INFINITY;
+        logits[best->id] = best->value;
+        return true;
     }
-    return SHK_OK;
+    m->ops->download(m->dev, logits, m->b.logits + i * vocab, vocab * sizeof *logits);
+    return best ? best->id >= 0 : some || all_finite(logits, vocab);
 }
 
-static shk_status body(shk_model *m, const shk_pass *pass, shk_error *err) {
+/* Gives n rows to whom they belong. */
+static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool some, shk_error *err) {
+    shk_best best[SHK_PASS_ROWS];
+    size_t d = m->config.hidden;
+    bool found = m->ops->best != NULL, finite = true;
+    memset(best, 0xff, sizeof best); /* no ids, should the download fail */
+    if (found) m->ops->download(m->dev, best, m->b.best, n * sizeof *best);
+    for (size_t i = 0; finite && i < n; i++) {
+        if (out[i].hidden) m->ops->download(m->dev, out[i].hidden, m->b.last + i * d, d * sizeof *out[i].hidden);
+        if (out[i].hidden) finite = all_finite(out[i].hidden, d);
+        if (out[i].logits) finite &= deliver_logits(m, &out[i], i, found ? &best[i] : NULL, some);
+    }
+    if (finite) return SHK_OK;
+    shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
+    return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
+}
+
+static shk_status body(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err) {
     const shk_config *c = &m->config;
     bool altup = c->family == SHK_GEMMA3N;
     double scale = sqrt((double)c->hidden);
@@ -113,6 +137,7 @@ static shk_status body(shk_model *m, const shk_pass *pass, shk_error *err) {
     for (uint32_t l = 0; l < c->n_layers; l++) {
         if (altup) shk_gemma3n_layer(m, pass, l);
         else layer(m, pass, l);
+        share_active(m, pass, l, out);
         shk_status st = m->recording ? record(m, pass, l, err) : SHK_OK;
         if (st) return st;
     }
@@ -124,8 +149,10 @@ shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_outpu
     size_t n = pass->n_outputs, step = m->ops->logit_rows;
     shk_status st = SHK_OK;
     bool some = false; /* of the logits are known */
-    if (!m->ops->begin(m->dev, pass, m->config.n_layers, !m->recording)) {
-        st = body(m, pass, err);
+    bool usual = !m->recording; /* a pass whose ops a device may have seen before */
+    for (size_t i = 0; i < n; i++) usual &= !out[i].hidden && !out[i].active;
+    if (!m->ops->begin(m->dev, pass, m->config.n_layers, usual)) {
+        st = body(m, pass, out, err);
         if (!st && n) some = head(m, pass, out, 0, n < step ? n : step);
     }
     shk_status ended = m->ops->end(m->dev, n > 0, st ? NULL : err);

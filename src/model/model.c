@@ -262,6 +262,9 @@ void shk_model_free(shk_model *m) {
 shk_work shk_model_work(const shk_model *m) { return m->ops->work(m->dev); }
 const shk_tokenizer *shk_model_tokenizer(const shk_model *m) { return m->tokenizer; }
 int32_t shk_model_vocab_size(const shk_model *m) { return (int32_t)m->config.vocab; }
+int32_t shk_model_layers(const shk_model *m) { return (int32_t)m->config.n_layers; }
+int32_t shk_model_width(const shk_model *m) { return (int32_t)m->config.hidden; }
+uint64_t shk_model_fingerprint(const shk_model *m) { return mix(m->fingerprint, &m->kv_type, sizeof m->kv_type); }
 
 uint64_t shk_model_context(const shk_model *m) {
     enum { UNSAID = 8192 }; /* a length that every published model of these families was trained on */

@@ -75,13 +75,15 @@ shk_status shk_model_prepare(shk_model *m, shk_error *err);
 shk_status shk_model_coarsen(shk_model *m, shk_error *err);
 size_t shk_model_coarse_bytes(const shk_model *m); /* 0: it does not pay */
 
-/* Where the logits of an output row go. Those that are not wanted may be -inf. */
+/* Where the results of an output row go: host memory, NULL where one is not asked for. Logits that are not wanted may be -inf. */
 typedef struct shk_output {
-    float *logits; /* [vocab] host memory */
+    float *logits; /* [vocab] */
     shk_wanted wanted;
+    float *hidden; /* [d] behind the final norm */
+    float *active; /* [layers] share of active FFN neurons, -1: all */
 } shk_output;
 
-/* One pass: updates the sequences' states and gives the logits of its output rows, `out` [pass->n_outputs]. The caller holds the
+/* One pass: updates the sequences' states and gives the results of its output rows, `out` [pass->n_outputs]. The caller holds the
  * lock. Fails only with SHK_E_NUMERIC, SHK_E_DEVICE or, while recording, SHK_E_MEMORY. */
 shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err);
 

@@ -69,6 +69,42 @@ static void test_penalty(void) {
     shk_sampler_free(p);
 }
 
+static void test_presence(void) {
+    float x[V] = { 0 };
+    shk_sampling s = shk_sampling_default();
+    s.presence_penalty = 1;
+    s.repeat_last_n = 3;
+    shk_sampler *p = sampler(s);
+    x[1] = 3, x[2] = 2.5f;
+    CHECK(draw(p, x) == 1, "nothing has appeared yet");
+    shk_sampler_accept(p, 1);
+    CHECK(draw(p, x) == 2, "3 - 1 < 2.5");
+    x[1] = 3.6f;
+    shk_sampler_accept(p, 1);
+    CHECK(draw(p, x) == 1, "presence counts once");
+    shk_sampler_free(p);
+
+    s.presence_penalty = 0;
+    s.frequency_penalty = 0.5f;
+    p = sampler(s);
+    shk_sampler_accept(p, 1);
+    shk_sampler_accept(p, 1);
+    CHECK(draw(p, x) == 1, "3.6 - 2 * 0.5 > 2.5");
+    shk_sampler_accept(p, 1);
+    CHECK(draw(p, x) == 2, "3.6 - 3 * 0.5 < 2.5");
+    shk_sampler_accept(p, 9);
+    CHECK(draw(p, x) == 1, "the first of four is forgotten");
+    shk_sampler_free(p);
+
+    s.frequency_penalty = -2;
+    p = sampler(s);
+    shk_sampler_accept(p, 7);
+    CHECK(draw(p, x) == 1, "0 + 2 < 3.6");
+    shk_sampler_accept(p, 7);
+    CHECK(draw(p, x) == 7, "a negative one rewards");
+    shk_sampler_free(p);
+}
+
 /* With every draw among many, the set that appears is the set that the definition gives. */
 static void test_filters(void) {
     float x[V];
@@ -175,6 +211,7 @@ static void test_refused(void) {
 int main(void) {
     test_greedy();
     test_penalty();
+    test_presence();
     test_filters();
     test_temperature_and_seed();
     test_refused();
