@@ -73,7 +73,7 @@ FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*.c))
 $(FUZZERS:=.o): private ALL_CFLAGS += $(if $(FUZZ),-DFUZZ)
 $(FUZZERS): private SANFLAGS += $(if $(FUZZ),-fsanitize=fuzzer)
 $(filter-out $(BUILD)/tests/kernels/%,$(TESTS)) $(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libsparkhawk.a
-	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(SANFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 $(BUILD)/tests/fuzz/request.o: private ALL_CFLAGS += -Iprograms
 $(BUILD)/tests/fuzz/request: $(BUILD)/programs/server/request.o

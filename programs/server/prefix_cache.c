@@ -91,11 +91,12 @@ static size_t common(const entry *e, const int32_t *ids, size_t n) {
 }
 
 /* The latest position that the entry's session can stand at for a text that begins with `shared` of its tokens and has another one
- * behind `last`; 0: none. */
+ * behind `last`; 0: none that is worth a copy of it. */
 static size_t reach(const entry *e, size_t shared, size_t last) {
+    enum { WORTH = 16, SHARE = 64 }; /* tokens read cost as much as some hundreds copied */
     size_t at = shared < last ? shared : last;
     size_t earliest = e->session ? (size_t)shk_session_earliest(e->session) : e->n;
-    return at >= earliest ? at : 0;
+    return at >= earliest && at >= WORTH && at >= e->n / SHARE ? at : 0;
 }
 
 /* Brings an entry that is in a file alone back to memory. false: the file is not what it was; the entry is gone. */

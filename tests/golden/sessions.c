@@ -28,7 +28,7 @@ static shk_session *session(shk_model *m) {
 }
 
 static void advance(shk_session *s, const int32_t *tokens, size_t n, float *logits) {
-    OK(shk_advance(shk_session_model(s), &(shk_span){ .session = s, .tokens = tokens, .n = n, .logits = logits }, 1, &err));
+    if (n) OK(shk_advance(shk_session_model(s), &(shk_span){ .session = s, .tokens = tokens, .n = n, .logits = logits }, 1, &err));
 }
 
 static void random_tokens(int32_t *t, size_t n, unsigned long long seed) {
@@ -142,7 +142,7 @@ static void test_active(const char *name) {
     size_t layers = (size_t)shk_model_layers(m), wrong = 0, sparse = 0;
     int32_t tokens[TOKENS];
     float *active = malloc(layers * sizeof *active), *batched = malloc(layers * sizeof *batched);
-    char *json, key[16];
+    char *json, key[24];
     shk_session *s = session(m), *other = session(m);
     random_tokens(tokens, TOKENS, 6);
     shk_model_record(m, 1);
