@@ -56,7 +56,6 @@ static bool read_key(const serve_args *a, char **key) {
     const char *given = a->api_key ? a->api_key : getenv("SPARKHAWK_API_KEY");
     size_t n;
     *key = NULL;
-    if (a->api_key && a->api_key_file) return misuse(&cmd_serve, "only one of --api-key and --api-key-file can be the key"), false;
     if (a->api_key_file && !(*key = read_all(a->api_key_file, &n))) return false;
     if (!*key && given) *key = needed(strdup(given));
     if (!*key) return true;
@@ -106,6 +105,7 @@ static int serve_run(const void *p, const strings *operands) {
     int status = EXIT_FAILURE;
     sigset_t signals;
     server s = { .started = time(NULL), .listener = -1 };
+    if (a->api_key && a->api_key_file) return misuse(&cmd_serve, "only one of --api-key and --api-key-file can be the key");
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

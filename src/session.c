@@ -254,11 +254,11 @@ shk_status shk_session_simulate(shk_session *s, uint64_t position, uint64_t seed
 typedef struct file_header {
     char magic[8];
     uint32_t version, kv_type; /* GGUF's number */
-    uint64_t fingerprint, pos, bytes;
+    uint64_t fingerprint, pos, top, bytes;
 } file_header;
 
 static const char magic[8] = "SHKSTATE";
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 /* Fletcher's, over 16-bit words in 64-bit sums: the second depends on their order. */
 typedef struct checksum {
@@ -297,10 +297,12 @@ shk_status shk_session_save(const shk_session *s, const char *path, shk_error *e
     shk_status st = shk_writer_open(&a.w, path, err);
     if (st) return st;
     file_header h = {
-        .version = VERSION, .kv_type = s->m->kv_type, .fingerprint = s->m->fingerprint, .pos = s->pos, .bytes = shk_session_bytes(s)
+        .version = VERSION, .kv_type = s->m->kv_type, .fingerprint = s->m->fingerprint, .pos = s->pos, .top = s->top,
+        .bytes = shk_session_bytes(s)
     };
     memcpy(h.magic, magic, sizeof magic);
     shk_writer_put(a.w, &h, sizeof h);
+    checksum_add(&a.sum, (const char *)&h.top, sizeof h.top);
     pthread_mutex_lock(&s->m->lock);
     each_run(s, s->pos, save_run, &a);
     pthread_mutex_unlock(&s->m->lock);
@@ -347,6 +349,7 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
              map.size - sizeof h < sizeof sum || map.size - sizeof h - sizeof sum != h.bytes)
         st = shk_fail(err, SHK_E_FORMAT, "%s: truncated or damaged: %zu bytes", path, map.size);
     if (st) goto done;
+    checksum_add(&sum, (const char *)&h.top, sizeof h.top);
     checksum_add(&sum, data + sizeof h, (size_t)h.bytes);
     memcpy(&want, data + sizeof h + h.bytes, sizeof want);
     if (sum.a != want.a || sum.b != want.b) {
@@ -358,7 +361,7 @@ shk_status shk_session_restore(shk_session *s, const char *path, shk_error *err)
     each_run(s, h.pos, restore_run, &a);
     pthread_mutex_unlock(&s->m->lock);
     s->pos = h.pos;
-    s->top = h.pos + SHK_PASS_ROWS + SHK_ATTENTION_CHUNK; /* it may have gone back by what its rings have beyond their windows */
+    s->top = h.top > h.pos ? h.top : h.pos;
 done:
     shk_map_close(&map);
     return st;

@@ -42,7 +42,7 @@ struct cache_files {
 
 typedef struct ids_header {
     char magic[8];
-    uint64_t fingerprint, n, sum;
+    uint64_t fingerprint, n, earliest, sum;
 } ids_header;
 
 static uint64_t hash_of(const int32_t *ids, size_t n) { /* FNV-1a over the bytes */
@@ -118,7 +118,8 @@ static uint64_t size_of(const char *path) {
 
 /* The bytes of both files; 0: they could not be written. */
 static uint64_t write_files(const cache_files *f, const cache_file *file) {
-    ids_header h = { .fingerprint = f->fingerprint, .n = file->n, .sum = file->hash };
+    ids_header h = { .fingerprint = f->fingerprint, .n = file->n, .earliest = shk_session_earliest(file->state),
+                     .sum = file->hash };
     memcpy(h.magic, magic, sizeof magic);
     char *ids = path_of(f, file->hash, "ids"), *state = path_of(f, file->hash, "state");
     uint64_t bytes = 0;
@@ -266,7 +267,7 @@ static size_t look(const cache_files *f, known **list) {
 }
 
 /* The ids of a file, malloc'd, if it is sound. */
-static int32_t *read_ids(const cache_files *f, uint64_t hash, size_t *n, uint64_t *bytes) {
+static int32_t *read_ids(const cache_files *f, uint64_t hash, size_t *n, size_t *earliest, uint64_t *bytes) {
     shk_map map = { 0 };
     ids_header h;
     int32_t *ids = NULL;
@@ -274,10 +275,11 @@ static int32_t *read_ids(const cache_files *f, uint64_t hash, size_t *n, uint64_
     if (!path || !state || shk_map_open(&map, path, NULL) || map.size < sizeof h) goto done;
     memcpy(&h, map.data, sizeof h);
     *bytes = map.size + size_of(state);
-    if (memcmp(h.magic, magic, sizeof magic) || h.fingerprint != f->fingerprint || !h.n || h.n > MAX_IDS ||
+    if (memcmp(h.magic, magic, sizeof magic) || h.fingerprint != f->fingerprint || !h.n || h.n > MAX_IDS || h.earliest > h.n ||
         map.size != sizeof h + h.n * sizeof *ids || !size_of(state))
         goto done;
     *n = (size_t)h.n;
+    *earliest = (size_t)h.earliest;
     ids = shk_memdup(map.data + sizeof h, *n * sizeof *ids);
     if (ids && (h.sum != hash || hash_of(ids, *n) != hash)) free(ids), ids = NULL;
 done:
@@ -289,10 +291,10 @@ done:
 
 static void find_files(cache_files *f, cache_found_fn *found, void *user) {
     known *list;
-    size_t n_list = look(f, &list), n;
+    size_t n_list = look(f, &list), n, earliest;
     for (size_t i = 0; i < n_list; i++) {
         cache_file *file = shk_calloc(1, sizeof *file);
-        int32_t *ids = file ? read_ids(f, list[i].hash, &n, &file->bytes) : NULL;
+        int32_t *ids = file ? read_ids(f, list[i].hash, &n, &earliest, &file->bytes) : NULL;
         if (!ids) {
             free(file);
             continue;
@@ -302,7 +304,7 @@ static void find_files(cache_files *f, cache_found_fn *found, void *user) {
         file->held = file->ready = true;
         file->next = f->first;
         f->first = file;
-        found(user, file, ids, n);
+        found(user, file, ids, n, earliest);
     }
     free(list);
     keep_within(f);

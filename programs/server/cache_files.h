@@ -10,8 +10,9 @@
 typedef struct cache_files cache_files;
 typedef struct cache_file cache_file; /* a handle; whoever has it gives it back by release or forget */
 
-/* For each state of this model that is in the directory, those used longest ago first; ids [n] malloc'd, the receiver's. */
-typedef void cache_found_fn(void *user, cache_file *file, int32_t *ids, size_t n);
+/* For each state of this model that is in the directory, those used longest ago first; ids [n] malloc'd, the receiver's; `earliest`
+ * as shk_session_earliest says it. */
+typedef void cache_found_fn(void *user, cache_file *file, int32_t *ids, size_t n, size_t earliest);
 
 /* Makes the directory if there is none, readable by its owner alone. `context`: of sessions. `most`: bytes of files, of which those used longest ago go. */
 shk_status cache_files_open(cache_files **out, shk_model *m, uint64_t context, const char *dir, uint64_t most,

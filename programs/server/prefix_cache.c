@@ -14,6 +14,7 @@ typedef struct entry {
     int32_t *ids; /* [n] what the session has consumed */
     size_t n;
     shk_session *session; /* NULL: in a file alone */
+    size_t earliest;      /* that it can go back to */
     uint64_t bytes;       /* of memory */
     uint64_t used;        /* when, by the cache's clock */
     cache_file *file;     /* NULL: none */
@@ -95,15 +96,14 @@ static size_t common(const entry *e, const int32_t *ids, size_t n) {
 static size_t reach(const entry *e, size_t shared, size_t last) {
     enum { WORTH = 16, SHARE = 64 }; /* tokens read cost as much as some hundreds copied */
     size_t at = shared < last ? shared : last;
-    size_t earliest = e->session ? (size_t)shk_session_earliest(e->session) : e->n;
-    return at >= earliest && at >= WORTH && at >= e->n / SHARE ? at : 0;
+    return at >= e->earliest && at >= WORTH && at >= e->n / SHARE ? at : 0;
 }
 
 /* Brings an entry that is in a file alone back to memory. false: the file is not what it was; the entry is gone. */
 static bool load(prefix_cache *c, size_t i) {
     entry *e = &c->entries[i];
     shk_session *s = cache_file_load(c->files, e->file);
-    if (!s || shk_session_position(s) != e->n) {
+    if (!s || shk_session_position(s) != e->n || shk_session_earliest(s) > e->earliest) {
         shk_session_free(s);
         cache_file_forget(c->files, e->file);
         e->file = NULL;
@@ -166,7 +166,8 @@ void cache_put(prefix_cache *c, shk_session *s, const int32_t *ids) {
         shk_session_free(s);
         return;
     }
-    entry e = { .ids = shk_memdup(ids, n * sizeof *ids), .n = n, .session = s, .used = ++c->clock };
+    entry e = { .ids = shk_memdup(ids, n * sizeof *ids), .n = n, .session = s, .used = ++c->clock,
+                .earliest = (size_t)shk_session_earliest(s) };
     if (!e.ids) {
         shk_session_free(s);
         return;
@@ -179,10 +180,10 @@ void cache_put(prefix_cache *c, shk_session *s, const int32_t *ids) {
 }
 
 /* An entry that a file of an earlier run holds. */
-static void found(void *user, cache_file *file, int32_t *ids, size_t n) {
+static void found(void *user, cache_file *file, int32_t *ids, size_t n, size_t earliest) {
     prefix_cache *c = user;
     if (c->n == MAX_ENTRIES) make_room(c, 0);
-    entry e = { .ids = ids, .n = n, .used = ++c->clock, .file = file };
+    entry e = { .ids = ids, .n = n, .used = ++c->clock, .file = file, .earliest = earliest };
     e.bytes = bytes_of(&e);
     c->entries[c->n++] = e;
 }

@@ -155,7 +155,8 @@ def test_interface(s):
 
 def test_sampling(s):
     def texts(**more):
-        r = s.post("/v1/completions", prompt="Hello", max_tokens=20, temperature=2, top_k=0, top_p=1, logit_bias=NO_END, **more)
+        fields = {"prompt": "Hello", "max_tokens": 20, "temperature": 2, "top_k": 0, "top_p": 1, "logit_bias": NO_END, **more}
+        r = s.post("/v1/completions", **fields)
         return [c["text"] for c in r["choices"]]
 
     first = texts(n=3, seed=7)
@@ -168,10 +169,11 @@ def test_sampling(s):
     check("and a min_p of 1", texts(min_p=1)[0] == s.text("Hello", 20))
     check("a bias forces", texts(logit_bias={"72": 100})[0] == chr(72 - 6) * 20)
     greedy = {"prompt": "Hello", "max_tokens": 40, "temperature": 0}
-    plain = s.post("/v1/completions", logit_bias={**NO_END, "72": 20}, **greedy)["choices"][0]["text"]
-    for name, value in ("presence_penalty", 2), ("frequency_penalty", 2), ("repeat_penalty", 1.5):
-        text = s.post("/v1/completions", logit_bias={**NO_END, "72": 20}, **greedy, **{name: value})["choices"][0]["text"]
-        check(f"{name} changes the text", text != plain and text.count("B") <= plain.count("B"), plain, text)
+    favour = {**NO_END, "72": 2}
+    plain = s.post("/v1/completions", logit_bias=favour, **greedy)["choices"][0]["text"]
+    for name, value in ("presence_penalty", 2), ("frequency_penalty", 2), ("repeat_penalty", 50):
+        text = s.post("/v1/completions", logit_bias=favour, **greedy, **{name: value})["choices"][0]["text"]
+        check(f"{name} makes a token rarer", text.count("B") < plain.count("B"), plain, text)
 
     r = s.post("/v1/chat/completions", messages=HI, max_tokens=5, temperature=0, logit_bias=NO_END, logprobs=True, top_logprobs=4)
     content = r["choices"][0]["logprobs"]["content"]
