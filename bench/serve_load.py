@@ -3,9 +3,9 @@
 
     bench/serve_load.py URL [--clients "1 8 32"] [--tokens 64] [--prompt-words 64] [--requests 2] [--model NAME] [--key KEY]
 
-Each client sends --requests streamed completions, one after the other, every prompt another one, and reads them to their end. Printed for
-each number of clients: generated tokens per second of all together, the median time to the first token, and the median time between
-tokens within an answer. Tokens are counted by the server (usage), where it says so, else by chunks."""
+Each client sends --requests streamed completions, one after the other, every prompt another one, and reads them to their end.
+Printed for each number of clients: generated tokens per second of all together, the median time to the first token, and the median
+time between tokens within an answer. Tokens are counted by the server (usage), where it says so, else by chunks."""
 import argparse
 import concurrent.futures
 import http.client

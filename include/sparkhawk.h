@@ -261,8 +261,8 @@ SHK_API void shk_sampler_free(shk_sampler *s); /* NULL is allowed */
 /* Tells the sampler of a token that is now part of the text, its own choices included. */
 SHK_API void shk_sampler_accept(shk_sampler *s, int32_t id);
 /* The next token id for logits [vocab_size], which are not changed. The order of operations: bias, repetition penalty,
- * presence and frequency penalties, temperature, top-k, top-p, min-p. Ties go to the lower id; an infinite logit wins. Fails (SHK_E_NUMERIC) if a logit is NaN and
- * (SHK_E_ARGUMENT) if every token is forbidden. */
+ * presence and frequency penalties, temperature, top-k, top-p, min-p. Ties go to the lower id; an infinite logit wins. Fails
+ * (SHK_E_NUMERIC) if a logit is NaN and (SHK_E_ARGUMENT) if every token is forbidden. */
 SHK_API shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
 
 /* ---- structured output ---- */

@@ -26,7 +26,8 @@ static const option serve_options[] = {
       "who asks must know it; others on this machine can read it here, so better --api-key-file or $SPARKHAWK_API_KEY" },
     { "api-key-file", 0, OPT_PATH, AT(api_key_file), 0, 0, "FILE", "a file whose first line is the key" },
     { "open", 0, OPT_FLAG, AT(open), 0, 0, NULL, "serve other machines without a key" },
-    { "allow-host", 0, OPT_LIST, AT(allow_host), 0, 0, "NAME", "a name in the Host header that is ours too, as a proxy may send it" },
+    { "allow-host", 0, OPT_LIST, AT(allow_host), 0, 0, "NAME",
+      "a name in the Host header that is ours too, as a proxy may send it" },
     { "cors", 0, OPT_LIST, AT(cors), 0, 0, "ORIGIN", "pages of this origin may ask, such as https://example.org" },
     { "parallel", 0, OPT_INT, AT(parallel), 1, MAX_PARALLEL, "N", "texts that are generated at a time" },
     { "queue", 0, OPT_INT, AT(queue), 0, 100000, "N", "requests that may wait; more are answered 429" },
@@ -41,7 +42,8 @@ static const option serve_options[] = {
     { "cache-dir", 0, OPT_PATH, AT(cache_dir), 0, 0, "DIR", "keep them in files there too, over a restart" },
     { "cache-dir-mb", 0, OPT_INT, AT(cache_dir_mb), 1, 1 << 24, "N", "bytes of those files" },
     { "max-body", 0, OPT_INT, AT(max_body), 1, 1024, "MB", "the largest request" },
-    { "connections", 0, OPT_INT, AT(connections), 1, 100000, "N", "at a time; then who has been sending a request the longest is closed" },
+    { "connections", 0, OPT_INT, AT(connections), 1, 100000, "N",
+      "at a time; then who has been sending a request the longest is closed" },
     { "receive-seconds", 0, OPT_INT, AT(receive_seconds), 1, 3600, "N", "for a request to arrive whole" },
     { "request-seconds", 0, OPT_INT, AT(request_seconds), 0, 1 << 20, "N", "for an answer; 0: no limit" },
     { "stall-seconds", 0, OPT_INT, AT(stall_seconds), 1, 3600, "N", "that a client may leave its answer unread" },
@@ -79,7 +81,8 @@ static char *name_of(const char *path) {
 static bool open_model(server *s, const serve_args *a) {
     shk_error err;
     cache_options cache = { (uint64_t)a->context, (uint64_t)a->cache_mb << 20, a->cache_dir, (uint64_t)a->cache_dir_mb << 20 };
-    scheduler_options work = { (size_t)a->parallel, (size_t)a->queue, (size_t)1 << 22, (uint64_t)a->context, (double)a->stall_seconds };
+    scheduler_options work = { (size_t)a->parallel, (size_t)a->queue, (size_t)1 << 22, (uint64_t)a->context,
+                               (double)a->stall_seconds };
     if (!(s->model = model_open(&a->model))) return false;
     s->tokenizer = shk_model_tokenizer(s->model);
     s->context = a->context ? (uint64_t)a->context : shk_model_context(s->model);
@@ -123,7 +126,8 @@ static int serve_run(const void *p, const strings *operands) {
                       .max_tokens = a->max_tokens, .max_choices = a->parallel },
     };
     if (!http_bind(&s) || !open_model(&s, a) || !http_start(&s)) goto done;
-    putf("%s is served at http://%s%s%s:%d\n", name, strchr(a->host, ':') ? "[" : "", a->host, strchr(a->host, ':') ? "]" : "", s.port);
+    bool v6 = strchr(a->host, ':');
+    putf("%s is served at http://%s%s%s:%d\n", name, v6 ? "[" : "", a->host, v6 ? "]" : "", s.port);
     put_flush();
     serve(&s, &signals, a->drain_seconds);
     status = EXIT_SUCCESS;
@@ -145,11 +149,11 @@ const command cmd_serve = {
     .summary = "answer requests over HTTP",
     .operands = "",
     .description = "Serves a model with OpenAI's interface: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, and "
-                   "/v1/tokenize, /v1/detokenize, /metrics, /health; a page to talk with it is at /. Texts are generated together, and "
-                   "none depends on the others. States of conversations are kept, so that the next turn goes on where they "
-                   "were.\n\n"
-                   "It listens on this machine alone unless --host says otherwise. SIGTERM and SIGINT end it when what is running is "
-                   "done.",
+                   "/v1/tokenize, /v1/detokenize, /metrics, /health; a page to talk with it is at /. Texts are generated "
+                   "together, and none depends on the others. States of conversations are kept, so that the next turn goes on "
+                   "where they were.\n\n"
+                   "It listens on this machine alone unless --host says otherwise. SIGTERM and SIGINT end it when what is "
+                   "running is done.",
     .options = serve_options,
     .defaults = &(const serve_args){ .host = "127.0.0.1", .port = 8080, .parallel = 16, .queue = 64, .max_tokens = 2048, .temp = 1,
                                      .top_k = 64, .top_p = 0.95, .cache_mb = 1024, .cache_dir_mb = 8192, .max_body = 8,

@@ -49,7 +49,8 @@ needs_check() {
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/sparkhawk/venv
 python_client() {
     "$venv/bin/python" -c 'import openai' 2>/dev/null && return
-    { python3 -m venv "$venv" && "$venv/bin/pip" install -q openai; } >&2 || echo "$0: no openai client: some tests will be skipped" >&2
+    { python3 -m venv "$venv" && "$venv/bin/pip" install -q openai; } >&2 ||
+        echo "$0: no openai client: some tests will be skipped" >&2
 }
 
 case ${1:-} in

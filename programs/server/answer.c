@@ -34,8 +34,8 @@ void answer_free(answer *a) {
 }
 
 json_t *error_json(const api_error *e) {
-    return json_pack("{s:{s:o,s:s,s:o,s:o}}", "error", "message", json_text(e->message, strlen(e->message)), "type", e->type, "param",
-                     *e->param ? json_text(e->param, strlen(e->param)) : json_null(), "code",
+    return json_pack("{s:{s:o,s:s,s:o,s:o}}", "error", "message", json_text(e->message, strlen(e->message)), "type", e->type,
+                     "param", *e->param ? json_text(e->param, strlen(e->param)) : json_null(), "code",
                      e->code && *e->code ? json_string(e->code) : json_null());
 }
 
@@ -222,7 +222,8 @@ json_t *answer_whole(const answer *a) {
     json_t *list = json_array(), *o;
     for (size_t i = 0; i < a->n; i++) {
         const choice *c = &a->choices[i];
-        json_t *text = json_text(c->text.data ? c->text.data : "", c->text.n), *logprobs = logprobs_json(a, json_incref(c->logprobs));
+        json_t *text = json_text(c->text.data ? c->text.data : "", c->text.n),
+               *logprobs = logprobs_json(a, json_incref(c->logprobs));
         if (a->endpoint == CHAT)
             o = json_pack("{s:I,s:{s:s,s:o,s:n},s:o,s:o}", "index", (json_int_t)i, "message", "role", "assistant", "content", text,
                           "refusal", "logprobs", logprobs, "finish_reason", finish_json(c->finish));

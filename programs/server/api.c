@@ -103,7 +103,8 @@ static enum MHD_Result tokenize(exchange *x) {
     json_t *ids = NULL;
     if (!parse(x, &r)) return respond_error(x);
     unsigned flags = SHK_TOKENIZE_BOS | (r.special ? SHK_TOKENIZE_SPECIAL : 0);
-    bool ok = r.n_inputs == 1 ? tokens_of(x, &r.inputs[0], "text", flags, &list) : refuse(&x->error, "text", "'text' must be a string");
+    bool ok =
+        r.n_inputs == 1 ? tokens_of(x, &r.inputs[0], "text", flags, &list) : refuse(&x->error, "text", "'text' must be a string");
     if (ok) ids = json_ids(list.ids, list.n);
     free(list.ids);
     request_free(&r);
@@ -271,8 +272,8 @@ char *metrics_text(server *s, size_t *n) {
     shk_buffer text = { 0 };
     bool ok = true;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        ok &= shk_buffer_printf(&text, "# HELP sparkhawk_%s %s\n# TYPE sparkhawk_%s %s\nsparkhawk_%s %.17g\n", list[i].name, list[i].help,
-                                list[i].name, list[i].type, list[i].name, list[i].value);
+        ok &= shk_buffer_printf(&text, "# HELP sparkhawk_%s %s\n# TYPE sparkhawk_%s %s\nsparkhawk_%s %.17g\n", list[i].name,
+                                list[i].help, list[i].name, list[i].type, list[i].name, list[i].value);
     if (!ok) shk_buffer_free(&text);
     *n = text.n;
     return text.data;

@@ -253,7 +253,8 @@ static size_t look(const cache_files *f, known **list) {
         int end = 0;
         struct stat s;
         if (sscanf(e->d_name, "%16llx-%16llx.ids%n", &fingerprint, &hash, &end) != 2 || end != 37 || e->d_name[end]) continue;
-        if (fingerprint != f->fingerprint || fstatat(dirfd(dir), e->d_name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISREG(s.st_mode)) continue;
+        if (fingerprint != f->fingerprint || fstatat(dirfd(dir), e->d_name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISREG(s.st_mode))
+            continue;
         if (n == room) {
             known *grown = shk_realloc(*list, room = 2 * room + 64, sizeof *grown);
             if (!grown) break;

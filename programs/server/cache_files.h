@@ -1,5 +1,5 @@
-/* The files of a state cache: for each state FINGERPRINT-HASH.ids with its token ids and FINGERPRINT-HASH.state with the session. Each
- * appears whole or not at all, the ids last. A thread writes them; the others do not wait. */
+/* The files of a state cache: for each state FINGERPRINT-HASH.ids with its token ids and FINGERPRINT-HASH.state with the session.
+ * Each appears whole or not at all, the ids last. A thread writes them; the others do not wait. */
 #ifndef SERVER_CACHE_FILES_H
 #define SERVER_CACHE_FILES_H
 
@@ -14,7 +14,8 @@ typedef struct cache_file cache_file; /* a handle; whoever has it gives it back 
  * as shk_session_earliest says it. */
 typedef void cache_found_fn(void *user, cache_file *file, int32_t *ids, size_t n, size_t earliest);
 
-/* Makes the directory if there is none, readable by its owner alone. `context`: of sessions. `most`: bytes of files, of which those used longest ago go. */
+/* Makes the directory if there is none, readable by its owner alone. `context`: of sessions. `most`: bytes
+ * of files, of which those used longest ago go. */
 shk_status cache_files_open(cache_files **out, shk_model *m, uint64_t context, const char *dir, uint64_t most,
                             cache_found_fn *found, void *user, shk_error *err);
 /* Waits for what is being written; the handles are void. NULL is allowed. */

@@ -193,7 +193,8 @@ static const route *find_route(exchange *x) {
         if (!strcmp(r->method, method)) return r;
         known = true;
     }
-    if (known) deny(x, MHD_HTTP_METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", "this method is not for this address");
+    if (known)
+        deny(x, MHD_HTTP_METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", "this method is not for this address");
     else deny(x, MHD_HTTP_NOT_FOUND, "invalid_request_error", "not_found", "nothing is at this address");
     return NULL;
 }
@@ -202,7 +203,8 @@ static void examine(exchange *x) {
     const char *length = MHD_lookup_connection_value(x->http, MHD_HEADER_KIND, "Content-Length");
     x->route = find_route(x);
     if (!host_is_ours(x))
-        deny(x, MHD_HTTP_MISDIRECTED_REQUEST, "invalid_request_error", "wrong_host", "the Host header names another machine (--allow-host)");
+        deny(x, MHD_HTTP_MISDIRECTED_REQUEST, "invalid_request_error", "wrong_host",
+             "the Host header names another machine (--allow-host)");
     else if (!origin_is_welcome(x))
         deny(x, MHD_HTTP_FORBIDDEN, "invalid_request_error", "wrong_origin", "pages of this origin may not ask (--cors)");
     else if (x->route && !has_key(x))
@@ -315,12 +317,12 @@ static void quiet(void *user, const char *format, va_list args) { (void)user, (v
 bool http_start(server *s) {
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->parsing, NULL);
-    s->daemon = MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-                                 NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_LISTEN_SOCKET, s->listener,
-                                 MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT,
+    s->daemon = MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+                                 NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_LISTEN_SOCKET,
+                                 s->listener, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT,
                                  (unsigned)(s->o.connections + THREADS * 16), MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-                                 MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
+                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
+                                 on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
     return s->daemon || (fail("the HTTP server cannot be started"), false);
 }
 

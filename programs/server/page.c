@@ -6,9 +6,11 @@
 #include <string.h>
 
 /* The bytes of a file from its label to the next one's; the path is from where make runs. */
-#define FILE_BYTES(name, path)                                                                              \
-    __asm__(".pushsection .rodata\n" #name "_begin: .incbin \"programs/server/page/" path "\"\n" #name "_end: .byte 0\n.popsection"); \
-    extern const char name##_begin[] __attribute__((visibility("hidden"))), name##_end[] __attribute__((visibility("hidden")));
+#define FILE_BYTES(name, path)                                                                                  \
+    __asm__(".pushsection .rodata\n" #name "_begin: .incbin \"programs/server/page/" path "\"\n" #name "_end: .byte 0\n" \
+            ".popsection");                                                                                     \
+    extern const char name##_begin[] __attribute__((visibility("hidden")));                                     \
+    extern const char name##_end[] __attribute__((visibility("hidden")));
 
 FILE_BYTES(page_html, "index.html")
 FILE_BYTES(page_css, "style.css")

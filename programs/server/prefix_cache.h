@@ -1,7 +1,7 @@
 /* Sessions that are kept for the next request that begins with the same tokens. What they give is what a new session would, to the
  * bit: a state depends on its tokens alone.
  *
- * Entries are matched by token ids. A state of a transformer can go back to any earlier position (to a recent one if it has windows),
+ * Entries are matched by token ids. A state of a transformer can go back to any earlier position (a recent one if it has windows),
  * a recurrent one stands where it was kept: at the end of a prompt, at the end of an answer, and where two prompts parted. */
 #ifndef SERVER_PREFIX_CACHE_H
 #define SERVER_PREFIX_CACHE_H

@@ -144,7 +144,8 @@ static bool read_stop(request *r, api_error *e) {
     const json_t *v = given(r->body, "stop");
     if (!v) return true;
     if (!json_is_array(v)) return add_stop(r, v, e);
-    if (json_array_size(v) > MAX_STOPS) return refuse(e, "stop", "'stop' has %zu strings; at most %d", json_array_size(v), MAX_STOPS);
+    if (json_array_size(v) > MAX_STOPS)
+        return refuse(e, "stop", "'stop' has %zu strings; at most %d", json_array_size(v), MAX_STOPS);
     for (size_t i = 0; i < json_array_size(v); i++)
         if (!add_stop(r, json_array_get(v, i), e)) return false;
     return true;
@@ -251,7 +252,8 @@ static bool read_message(request *r, json_t *m, size_t at, api_error *e) {
 
 static bool read_messages(request *r, api_error *e) {
     const json_t *list = given(r->body, "messages");
-    if (!json_is_array(list) || !json_array_size(list)) return refuse(e, "messages", "'messages' must be a list of messages, not empty");
+    if (!json_is_array(list) || !json_array_size(list))
+        return refuse(e, "messages", "'messages' must be a list of messages, not empty");
     if (!(r->messages = shk_calloc(json_array_size(list), sizeof *r->messages))) return no_memory(e);
     for (size_t i = 0; i < json_array_size(list); i++)
         if (!read_message(r, json_array_get(list, i), i, e)) return false;

@@ -11,9 +11,9 @@
 #include "mem.h"
 
 enum {
-    PASS_ROWS = 128,     /* what the library computes at once */
-    SHARED_ROWS = 32,    /* of prompts while others generate: they wait for the pass */
-    WORTH_A_PASS = 64    /* tokens of a prompt that are worth keeping its state; if it is rigid, before the last one, which needs a pass */
+    PASS_ROWS = 128,  /* what the library computes at once */
+    SHARED_ROWS = 32, /* of prompts while others generate: they wait for the pass */
+    WORTH_A_PASS = 64 /* tokens of a prompt whose state is kept; if it is rigid, before the last token, which needs a pass */
 };
 
 struct scheduler {

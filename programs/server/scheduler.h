@@ -35,7 +35,7 @@ shk_status scheduler_new(scheduler **out, shk_model *m, prefix_cache *c, const s
 void scheduler_stop(scheduler *s);
 void scheduler_free(scheduler *s); /* once stopped */
 
-/* The rest is for any thread. Takes the task over if it says SUBMITTED; if QUEUE_FULL, *retry_s is a guess when there will be room. */
+/* The rest is for any thread. Takes the task over if it says SUBMITTED; if QUEUE_FULL, *retry_s is a guess when there is room. */
 submitted scheduler_submit(scheduler *s, task *t, int *retry_s);
 /* A client that was FULL or is GONE should be asked again. */
 void scheduler_wake(scheduler *s);

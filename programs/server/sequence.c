@@ -45,7 +45,9 @@ sequence *sequence_new(task *t, size_t number, shk_model *m) {
     q->ids = shk_memdup(prompt->ids, prompt->n * sizeof *q->ids);
     bool ok = q->ids;
     if (q->embeds) ok &= (q->sum = shk_calloc((size_t)shk_model_width(m), sizeof *q->sum)) != NULL;
-    else ok &= (q->logits = shk_calloc(vocab, sizeof *q->logits)) && !shk_sampler_new(&q->sampler, &q->sampling, (int32_t)vocab, NULL);
+    else
+        ok &=
+            (q->logits = shk_calloc(vocab, sizeof *q->logits)) && !shk_sampler_new(&q->sampler, &q->sampling, (int32_t)vocab, NULL);
     if (t->request.stats) ok &= (q->active = shk_calloc((size_t)shk_model_layers(m), sizeof *q->active)) != NULL;
     if (!ok) return sequence_free(q), NULL;
     for (size_t i = 0; q->sampler && i < q->n_ids; i++) shk_sampler_accept(q->sampler, q->ids[i]);

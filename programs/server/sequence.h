@@ -10,8 +10,8 @@ typedef struct alternative {
     float logprob;
 } alternative;
 
-/* A token that was chosen, and the likeliest ones in its place, best first. Natural logarithms of the model's own probabilities: before
- * temperature, bias and penalties. */
+/* A token that was chosen, and the likeliest ones in its place, best first. Natural logarithms of the model's own probabilities:
+ * before temperature, bias and penalties. */
 typedef struct token_news {
     int32_t id;
     float logprob;

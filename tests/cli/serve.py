@@ -38,7 +38,8 @@ class Server:
     def __init__(self, model, *options, env=None):
         self.log = open(f"{model}.log", "a+")
         command = [PROGRAM, "serve", "-m", model, "--port", "0", "-t", "1", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **(env or {})})
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                        env={**os.environ, **(env or {})})
         line = self.process.stdout.readline()
         self.port = int(re.search(r":(\d+)$", line)[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -116,12 +117,14 @@ def test_interface(s):
     check("a chat has an answer", c["message"]["role"] == "assistant" and c["message"]["content"] and c["index"] == 0, r)
     check("which says why it ended", c["finish_reason"] == "length" and r["object"] == "chat.completion", r)
     usage = r["usage"]
-    check("and what it took", usage["prompt_tokens"] == 18 and usage["completion_tokens"] == 10 and usage["total_tokens"] == 28, usage)
+    check("and what it took", usage["prompt_tokens"] == 18 and usage["completion_tokens"] == 10 and usage["total_tokens"] == 28,
+          usage)
     parts = [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}]
     same = s.post("/v1/chat/completions", messages=parts, max_tokens=10, temperature=0, logit_bias=NO_END)
     check("parts of text are joined", same["choices"][0]["message"] == c["message"], same)
     ended = s.post("/v1/chat/completions", messages=HI, max_tokens=10, logit_bias={"5": 100})
-    check("an end token ends", ended["choices"][0]["finish_reason"] == "stop" and not ended["choices"][0]["message"]["content"], ended)
+    check("an end token ends", ended["choices"][0]["finish_reason"] == "stop" and not ended["choices"][0]["message"]["content"],
+          ended)
 
     chunks = s.stream("/v1/chat/completions", messages=HI, max_tokens=10, temperature=0, logit_bias=NO_END,
                       stream_options={"include_usage": True})
@@ -149,7 +152,8 @@ def test_interface(s):
     stopped = s.post("/v1/completions", prompt="Hello", max_tokens=24, temperature=0, logit_bias=NO_END, stop=["nowhere", stop])
     check("a stop string stops", stopped["choices"][0]["text"] == whole[:whole.index(stop)] and
           stopped["choices"][0]["finish_reason"] == "stop", stopped)
-    check("curl may ask", json.loads(subprocess.run(["curl", "-s", s.url + "/v1/completions", "-d", '{"prompt":"x","max_tokens":1}'],
+    check("curl may ask", json.loads(subprocess.run(["curl", "-s", s.url + "/v1/completions", "-d",
+                                                     '{"prompt":"x","max_tokens":1}'],
                                                     capture_output=True).stdout)["object"] == "text_completion")
 
 
@@ -184,12 +188,14 @@ def test_sampling(s):
               len(top) == 4 and all(a["logprob"] >= b["logprob"] for a, b in zip(top, top[1:])) and
               sum(math.exp(a["logprob"]) for a in top) <= 1 + 1e-6, top)
         check("bytes say what the text cannot", bytes(t["bytes"]).decode(errors="replace") == t["token"], t)
-    chunks = s.stream("/v1/chat/completions", messages=HI, max_tokens=5, temperature=0, logit_bias=NO_END, logprobs=True, top_logprobs=4)
+    chunks = s.stream("/v1/chat/completions", messages=HI, max_tokens=5, temperature=0, logit_bias=NO_END, logprobs=True,
+                      top_logprobs=4)
     streamed = [t for c in chunks for t in (c["choices"][0]["logprobs"] or {"content": []})["content"]]
     check("a stream has the same", streamed == content, streamed)
     r = s.post("/v1/completions", prompt="Hello", max_tokens=5, temperature=0, logit_bias=NO_END, logprobs=2)
     lists = r["choices"][0]["logprobs"]
-    check("completions have lists", all(len(lists[k]) == 5 for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")), lists)
+    check("completions have lists", all(len(lists[k]) == 5 for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")),
+          lists)
     every = s.post("/v1/completions", prompt="Hello", max_tokens=1, temperature=0, logprobs=20, top_k=1)["choices"][0]["logprobs"]
     check("the chosen one is among them", every["token_logprobs"][0] == max(every["top_logprobs"][0].values()), every)
 
@@ -217,10 +223,12 @@ def test_embeddings(s):
     v = [d["embedding"] for d in r["data"]]
     check("one for each input, in order", [d["index"] for d in r["data"]] == [0, 1, 2] and r["object"] == "list", r)
     check("of length 1", all(abs(sum(x * x for x in e) - 1) < 1e-5 for e in v))
-    check("the same for the same text, whatever is beside it", v[0] == v[2] == embed("Hello")["data"][0]["embedding"] and v[0] != v[1])
+    check("the same for the same text, whatever is beside it", v[0] == v[2] == embed("Hello")["data"][0]["embedding"] and
+          v[0] != v[1])
     check("of ids too", embed(s.post("/v1/tokenize", text="Hello")["tokens"])["data"][0]["embedding"] == v[0])
     packed = base64.b64decode(embed("Hello", encoding_format="base64")["data"][0]["embedding"])
-    check("in base64 they are the same", struct.unpack(f"<{len(v[0])}f", packed) == tuple(struct.unpack("f", struct.pack("f", x))[0] for x in v[0]))
+    check("in base64 they are the same", struct.unpack(f"<{len(v[0])}f", packed) ==
+          tuple(struct.unpack("f", struct.pack("f", x))[0] for x in v[0]))
     check("usage counts", r["usage"]["prompt_tokens"] == 6 + 12 + 6, r["usage"])
     long = embed("abc " * 500)
     check("a long text has one", len(long["data"][0]["embedding"]) == len(v[0]))
@@ -231,10 +239,12 @@ def test_errors(s):
     cases = [
         (chat, {"messages": HI, "temperature": 3}, "temperature"), (chat, {"messages": HI, "n": "x"}, "n"), (chat, {}, "messages"),
         (chat, {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-        (chat, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content[0]"),
+        (chat, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+         "messages[0].content[0]"),
         (chat, {"messages": [{"role": "system", "content": "x"}]}, "messages"), (chat, {"messages": HI, "tools": [{}]}, "tools"),
         (chat, {"messages": HI, "logit_bias": {"320": 1}}, "logit_bias"), (chat, {"messages": HI, "n": 99}, "n"),
-        (chat, {"messages": HI, "stop": [""]}, "stop"), (chat, {"messages": HI, "response_format": {"type": "x"}}, "response_format.type"),
+        (chat, {"messages": HI, "stop": [""]}, "stop"), (chat, {"messages": HI, "response_format": {"type": "x"}},
+                                                         "response_format.type"),
         ("/v1/completions", {"prompt": [320]}, "prompt"), ("/v1/completions", {"prompt": []}, "prompt"),
         ("/v1/completions", {"prompt": "x", "echo": True}, "echo"), ("/v1/embeddings", {"input": [""] * 600}, "input"),
         ("/v1/detokenize", {"tokens": [320]}, "tokens"), ("/v1/tokenize", {"text": 7}, "text"),
@@ -271,13 +281,15 @@ def test_doors(s, key):
 
     right = {"Authorization": f"Bearer {key}"}
     check("without the key nothing is told", get()[0] == 401 and get(Authorization="Bearer x")[0] == 401)
-    check("nor with half of it", get(Authorization=f"Bearer {key[:-1]}")[0] == 401 and get(Authorization=f"Bearer {key}x")[0] == 401)
+    check("nor with half of it", get(Authorization=f"Bearer {key[:-1]}")[0] == 401 and get(Authorization=f"Bearer {key}x")[0] ==
+          401)
     check("with it all is", get(**right)[0] == 200)
     check("health and page are open", get("/health")[0] == 200 and get("/")[0] == 200 and get("/metrics")[0] == 401)
     check("another name is not ours", get(**right, Host="evil.example:80")[0] == 421)
     check("localhost is", get(**right, Host=f"localhost:{s.port}")[0] == 200 and get(**right, Host=f"[::1]:{s.port}")[0] == 200)
     check("and a name that was given", get(**right, Host="llm.example")[0] == 200)
-    check("a foreign page may not ask", get(**right, Origin="https://evil.example")[0] == 403 and get(**right, Origin="null")[0] == 403)
+    check("a foreign page may not ask", get(**right, Origin="https://evil.example")[0] == 403 and get(**right, Origin="null")[0] ==
+          403)
     check("our own may", get(**right, Origin=s.url)[0] == 200)
     status, headers, _ = get(**right, Origin="https://app.example")
     check("and one that was named", status == 200 and headers["Access-Control-Allow-Origin"] == "https://app.example", headers)
@@ -295,14 +307,17 @@ def test_parallel(s):
     """32 clients at once, of all kinds: each gets what it gets alone."""
     prompts = ["prompt %d " % i * (1 + 7 * i % 40) for i in range(16)]
     jobs = [lambda s, p=p: s.text(p, 30) for p in prompts]
-    jobs += [lambda s, p=p: s.stream("/v1/completions", prompt=p, max_tokens=30, temperature=0, logit_bias=NO_END) for p in prompts[:8]]
+    jobs += [lambda s, p=p: s.stream("/v1/completions", prompt=p, max_tokens=30, temperature=0,
+                                     logit_bias=NO_END) for p in prompts[:8]]
     jobs += [lambda s, p=p: s.post("/v1/embeddings", input=p)["data"][0]["embedding"] for p in prompts[:4]]
     jobs += [lambda s, i=i: s.post("/v1/completions", prompt="Hi", n=2, seed=i, max_tokens=30)["choices"] for i in range(4)]
     alone = [job(s) for job in jobs]
     together = parallel(s, jobs)
 
     def text(r):
-        return "".join(c["choices"][0]["text"] for c in r) if isinstance(r, list) and r and isinstance(r[0], dict) and "choices" in r[0] else r
+        streamed = isinstance(r, list) and isinstance(r[0], dict) and "choices" in r[0]
+        return "".join(c["choices"][0]["text"] for c in r) if streamed else r
+
     for a, b in zip(alone, together):
         check("a text does not depend on what is made beside it", text(a) == text(b), a, b)
     m = s.metrics()
@@ -343,11 +358,11 @@ def test_leaving(s):
 
 def test_hostile(s):
     """Malformed requests, trickles and floods: the server answers others meanwhile."""
-    garbage = [b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
-               b"Content-Length: -5\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
-               b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 100000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n",
-               b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-               b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
+    post = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    garbage = [b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n",
+               post + b"Content-Length: -5\r\n\r\n", post + b"Content-Length: 99999999999999999999\r\n\r\n",
+               b"GET / HTTP/1.1\r\nX: " + b"y" * 100000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10000 + b"\r\n",
+               post + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"]
     for data in garbage:
         with contextlib.suppress(OSError):
             c = s.socket(data)
@@ -355,14 +370,14 @@ def test_hostile(s):
             c.recv(1000)
             c.close()
         check(f"after {data[:30]} it is there", s.alive())
-    chunk = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"10000\r\n" + b" " * 65536 + b"\r\n"
+    chunk = post + b"Transfer-Encoding: chunked\r\n\r\n10000\r\n" + b" " * 65536 + b"\r\n"
     c = s.socket(chunk)
     with contextlib.suppress(OSError):
         for _ in range(64):
             c.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
     c.close()
     check("after an endless body it is there", s.alive())
-    slow = [s.socket(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{") for _ in range(60)]
+    slow = [s.socket(post + b"Content-Length: 100\r\n\r\n{") for _ in range(60)]
     start = time.time()
     check("clients that send slowly hold nobody up", s.text("Hello") and time.time() - start < 10)
     for i in range(40):
@@ -392,11 +407,13 @@ def test_queue():
         refused = [a for a in answers if a[0] == 429]
         # two wait, and one runs if its turn has come before the third asks
         check("what the queue cannot hold is refused", len(refused) in (5, 6), [a[0] for a in answers])
-        check("and told when to come again", all(int(a[1]["Retry-After"]) >= 1 and a[2]["error"]["type"] == "rate_limit_error" for a in refused))
+        check("and told when to come again", all(int(a[1]["Retry-After"]) >= 1 and a[2]["error"]["type"] ==
+                                                 "rate_limit_error" for a in refused))
         made = [a for a in answers if a[0] == 200]
         check("the time limit ends an answer", made and made[0][2]["choices"][0]["finish_reason"] == "length")
         late = [a for a in answers if a[0] == 504]
-        check("or the wait for one", len(made) + len(late) + len(refused) == 8 and all(a[2]["error"]["type"] == "timeout_error" for a in late), late)
+        check("or the wait for one", len(made) + len(late) + len(refused) == 8 and
+              all(a[2]["error"]["type"] == "timeout_error" for a in late), late)
 
 
 def test_cache(model):
@@ -448,7 +465,8 @@ def test_cache(model):
         check(f"{model}: states of other sessions are let alone", talk(s)[1][0] == 0)
     with Server(model, "--cache-dir", str(directory), "--cache-dir-mb", "1", "--cache-mb", "1") as s:
         check(f"{model}: a small cache changes nothing", talk(s)[0] == plain)
-        check(f"{model}: and is small", s.metrics()["cache_bytes"] <= 1 << 20 and s.metrics()["cache_file_bytes"] <= 1 << 20, s.metrics())
+        check(f"{model}: and is small", s.metrics()["cache_bytes"] <= 1 << 20 and s.metrics()["cache_file_bytes"] <= 1 << 20,
+              s.metrics())
 
 
 def test_drain():
@@ -461,7 +479,8 @@ def test_drain():
         s.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         status, headers, refused = s.ask("POST", "/v1/completions", {"prompt": "x"})
-        check("who comes late is told so", status == 503 and refused["error"]["code"] == "draining" and headers["Retry-After"], status)
+        check("who comes late is told so", status == 503 and refused["error"]["code"] == "draining" and headers["Retry-After"],
+              status)
         check("health says so", s.ask("GET", "/health")[0] == 503)
         check("who was there is served to the end", r.read().endswith(b"data: [DONE]\n\n"))
         check("then it ends", s.process.wait(20) == 0)
@@ -482,7 +501,8 @@ def test_client(s):
     stream = c.chat.completions.create(model="griffin", messages=HI, max_tokens=10, temperature=0, stream=True,
                                        stream_options={"include_usage": True})
     chunks = list(stream)
-    check("openai: stream", "".join(k.choices[0].delta.content or "" for k in chunks if k.choices) == text and chunks[-1].usage, chunks)
+    check("openai: stream", "".join(k.choices[0].delta.content or "" for k in chunks if k.choices) == text and chunks[-1].usage,
+          chunks)
     r = c.completions.create(model="griffin", prompt="Hello", max_tokens=10, logprobs=1, stop=["\n"])
     check("openai: completions", r.choices[0].finish_reason in ("stop", "length") and r.usage.prompt_tokens == 6, r)
     e = c.embeddings.create(model="griffin", input=["a", "b"])
@@ -504,8 +524,8 @@ def test_client(s):
 def main():
     limits = ["--max-body", "1", "--receive-seconds", "3", "--stall-seconds", "3"]
     with Server("griffin", *limits) as s:
-        for test in test_interface, test_sampling, test_embeddings, test_errors, test_page, test_client, test_parallel, test_leaving, \
-                test_hostile:
+        for test in (test_interface, test_sampling, test_embeddings, test_errors, test_page, test_client, test_parallel, test_leaving,
+                     test_hostile):
             test(s)
         test_stats(s, sparse=False)
     with Server("sparkhawk") as s:

@@ -16,7 +16,8 @@ static void check(const request *r, const request_defaults *d) {
     for (size_t i = 0; i < r->n_stop; i++) total += strlen(r->stop[i]);
     for (size_t i = 0; i < r->n_messages; i++) total += strlen(r->messages[i].role) + strlen(r->messages[i].text);
     for (size_t i = 0; i < r->n_inputs; i++)
-        for (size_t j = 0; j < r->inputs[i].n; j++) total += r->inputs[i].text ? (size_t)r->inputs[i].text[j] : (size_t)r->inputs[i].ids[j];
+        for (size_t j = 0; j < r->inputs[i].n; j++)
+            total += r->inputs[i].text ? (size_t)r->inputs[i].text[j] : (size_t)r->inputs[i].ids[j];
     for (size_t i = 0; i < r->sampling.n_bias; i++)
         if (r->bias[i].id < 0) abort();
     if (r->endpoint == CHAT ? !r->n_messages : !r->n_inputs) abort();

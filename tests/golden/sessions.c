@@ -79,7 +79,9 @@ static void test_back(const char *name) {
         advance(s, tokens, read, NULL);
         size_t earliest = (size_t)shk_session_earliest(s);
         if (recurrent) CHECK(earliest == read, "%s: a recurrent state knows its past", name);
-        else CHECK(widest ? earliest + 100 <= read || !earliest : !earliest, "%s: %zu can go back to %zu only", name, read, earliest);
+        else
+            CHECK(widest ? earliest + 100 <= read || !earliest : !earliest, "%s: %zu can go back to %zu only", name, read,
+                  earliest);
         CHECK(shk_session_truncate(s, read + 1, NULL) == SHK_E_ARGUMENT, "%s: forward", name);
         if (earliest) CHECK(shk_session_truncate(s, earliest - 1, NULL) == SHK_E_ARGUMENT, "%s: before the earliest", name);
         CHECK(shk_session_position(s) == read, "%s: a refusal moves nothing", name);
@@ -112,7 +114,8 @@ static void test_hidden(const char *name) {
     shk_session_reset(s);
     for (size_t i = 0; i < TOKENS; i += 7) {
         size_t n = TOKENS - i < 7 ? TOKENS - i : 7;
-        OK(shk_advance(m, &(shk_span){ .session = s, .tokens = tokens + i, .n = n, .hidden = b + i * d, .logits = logits }, 1, &err));
+        OK(shk_advance(m, &(shk_span){ .session = s, .tokens = tokens + i, .n = n, .hidden = b + i * d, .logits = logits }, 1,
+                       &err));
     }
     CHECK(memcmp(a, b, TOKENS * d * sizeof *a) == 0, "%s: hidden states differ", name);
     const float *last = a + (TOKENS - 1) * d, *W = m->weights.output.data;
