@@ -200,6 +200,29 @@ def test_sampling(s):
     check("the chosen one is among them", every["token_logprobs"][0] == max(every["top_logprobs"][0].values()), every)
 
 
+def test_structured(s):
+    """Random weights write what the schema asks for."""
+    chat = "/v1/chat/completions"
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 5}, "size": {"enum": ["big", "small"]},
+                                               "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+              "required": ["city", "size", "age"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}}
+    r = s.post(chat, messages=HI, max_tokens=200, n=4, seed=1, temperature=1, response_format=form)
+    for c in r["choices"]:
+        v = json.loads(c["message"]["content"])
+        check("an answer fits its schema", list(v) == ["city", "size", "age"] and len(v["city"]) <= 5 and
+              v["size"] in ("big", "small") and 0 <= v["age"] <= 99 and c["finish_reason"] == "stop", c)
+    chunks = s.stream(chat, messages=HI, max_tokens=200, seed=1, temperature=1, response_format=form)
+    text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+    check("a stream is the same", text == r["choices"][0]["message"]["content"], text)
+    r = s.post("/v1/completions", prompt="Hi", max_tokens=30, response_format={"type": "json_object"})["choices"][0]
+    check("an object begins as one", r["text"].lstrip().startswith("{"), r)
+    form["json_schema"]["schema"] = {"type": "object", "minProperties": 7}
+    status, _, r = s.ask("POST", chat, {"messages": HI, "response_format": form})
+    check("what a schema may not say is told", status == 400 and r["error"]["param"] == "response_format.json_schema.schema" and
+          "minProperties" in r["error"]["message"], r)
+
+
 def test_stats(s, sparse):
     r = s.post("/v1/chat/completions", messages=HI, max_tokens=8, temperature=0, logit_bias=NO_END, stats=True)
     stats = r["stats"]
@@ -416,6 +439,23 @@ def test_queue():
               all(a[2]["error"]["type"] == "timeout_error" for a in late), late)
 
 
+def test_slow():
+    """One who does not read takes nobody's place."""
+    with Server("griffin", "--parallel", "1") as s:
+        body = json.dumps({"prompt": "Hello", "max_tokens": 1000000, "logit_bias": NO_END, "stream": True}).encode()
+        readers = []
+        for _ in range(3):
+            c = s.socket()
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            readers.append(c)
+        start = time.time()
+        check("three do not read, and a fourth is served", s.text("Hello") and time.time() - start < 40, time.time() - start)
+        check("while they rest", s.metrics()["sequences_running"] == 3, s.metrics())
+        for c in readers:
+            c.close()
+
+
 def test_cache(model):
     """What is kept changes nothing but the time: conversations with and without, of every kind of model."""
     def talk(s):
@@ -524,8 +564,8 @@ def test_client(s):
 def main():
     limits = ["--max-body", "1", "--receive-seconds", "3", "--stall-seconds", "3"]
     with Server("griffin", *limits) as s:
-        for test in (test_interface, test_sampling, test_embeddings, test_errors, test_page, test_client, test_parallel, test_leaving,
-                     test_hostile):
+        for test in (test_interface, test_sampling, test_structured, test_embeddings, test_errors, test_page, test_client,
+                     test_parallel, test_leaving, test_hostile):
             test(s)
         test_stats(s, sparse=False)
     with Server("sparkhawk") as s:
@@ -535,6 +575,7 @@ def main():
     with Server("griffin", "--allow-host", "llm.example", "--cors", "https://app.example", env={"SPARKHAWK_API_KEY": "a key"}) as s:
         test_doors(s, "a key")
     test_queue()
+    test_slow()
     for model in "griffin", "gemma3", "sparkhawk":
         test_cache(model)
     test_drain()
