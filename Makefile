@@ -136,7 +136,12 @@ bench: all
 
 bench-kernels: $(BUILD)/bench/kernels
 	$<
--include $(BUILD)/bench/kernels.d
+
+# how long a text of any length takes to go on: bench/serve_resume.py
+$(BUILD)/bench/resume.o: private ALL_CFLAGS += -Iprograms
+$(BUILD)/bench/resume: $(BUILD)/bench/resume.o $(BUILD)/programs/server/cache_files.o $(BUILD)/libsparkhawk.a
+	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+-include $(BUILD)/bench/kernels.d $(BUILD)/bench/resume.d
 
 clean:
 	rm -rf $(BUILD)

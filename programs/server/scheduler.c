@@ -177,8 +177,15 @@ static void start(scheduler *s, task *t) {
     task_over(s, t, 1, FINISH_FAILED);
 }
 
+/* Sequences that rest because their client does not read keep their place from nobody, as long as there is room for another. */
+static bool has_place(const scheduler *s) {
+    size_t active = 0;
+    for (size_t i = 0; i < s->n_running; i++) active += s->running[i]->task->mood != FULL;
+    return active < s->o.parallel && s->n_running < MAX_PARALLEL;
+}
+
 static void admit(scheduler *s) {
-    while (s->n_running < s->o.parallel) {
+    while (has_place(s)) {
         pthread_mutex_lock(&s->lock);
         task *t = s->first;
         if (t && t->started + 1 == task_sequences(t)) leave_queue(s, t, NULL);

@@ -9,7 +9,7 @@
 typedef struct scheduler scheduler;
 
 typedef struct scheduler_options {
-    size_t parallel;     /* sequences that have a session at a time, up to MAX_PARALLEL */
+    size_t parallel;     /* sequences that are computed at a time, up to MAX_PARALLEL */
     size_t queue;        /* requests that wait */
     size_t queue_tokens; /* of their prompts */
     uint64_t context;    /* of each session; 0: the model's */
