@@ -183,7 +183,7 @@ static task *make_task(exchange *x) {
 }
 
 static void refuse_task(exchange *x, submitted why, task *t) {
-    reply_abandon(x->reply);
+    reply_release(x->reply); /* the task's */
     reply_release(x->reply);
     x->reply = NULL;
     task_free(t);

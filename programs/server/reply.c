@@ -114,12 +114,6 @@ reply *reply_new(struct MHD_Connection *c, scheduler *s, task *t, const shk_toke
     return r;
 }
 
-void reply_abandon(reply *r) {
-    pthread_mutex_lock(&r->lock);
-    r->references--;
-    unlock_and_release(r);
-}
-
 void reply_gone(reply *r) {
     pthread_mutex_lock(&r->lock);
     r->connection = NULL;

@@ -9,12 +9,10 @@
 
 typedef struct reply reply;
 
-/* For a task that is about to be submitted; its listener is set. The connection holds the one reference that this returns, the task
- * another. NULL: no memory. */
+/* For a task that is about to be submitted; its listener is set. There are two references: the caller's, and the task's, which is
+ * also the caller's to release if it is not submitted. NULL: no memory. */
 reply *reply_new(struct MHD_Connection *c, scheduler *s, task *t, const shk_tokenizer *tokenizer, const char *model);
 void reply_release(reply *r); /* NULL is allowed */
-/* The task was not submitted after all. */
-void reply_abandon(reply *r);
 /* The connection is closed: whoever generates for it may stop. */
 void reply_gone(reply *r);
 

@@ -27,7 +27,7 @@ refuses 1 'griffin/config.json: not a directory' serve -m griffin --port 0 --cac
 status=$?
 cat err
 sed '$d' out
-read -r p f s < <(tail -n 1 out | tr -dc '0-9 \n')
+read -r p f s < <(tail -n 1 out | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' | tr -dc '0-9 \n')
 check "serve.py runs to its end" [ -n "${s:-}" ]
 passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
 finish
