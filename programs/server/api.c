@@ -169,11 +169,20 @@ static bool check_sampling(exchange *x, const request *r) {
     return true;
 }
 
+static bool make_grammar(exchange *x, task *t) {
+    const request *r = &t->request;
+    shk_error err;
+    if (!r->structured) return true;
+    if (!x->server->tokenizer) return refuse(&x->error, "response_format", "the model has no tokenizer");
+    return !shk_grammar_new(&t->grammar, x->server->tokenizer, r->schema, &err) ||
+           from_library(x, r->schema ? "response_format.json_schema.schema" : "response_format", &err);
+}
+
 static task *make_task(exchange *x) {
     task *t = shk_calloc(1, sizeof *t);
     if (!t) return refuse(&x->error, NULL, "out of memory"), NULL;
     bool ok = parse(x, &t->request);
-    ok = ok && check_sampling(x, &t->request) && make_prompts(x, t);
+    ok = ok && check_sampling(x, &t->request) && make_grammar(x, t) && make_prompts(x, t);
     if (!ok) return task_free(t), NULL;
     request_forget_body(&t->request);
     t->seed = (uint64_t)t->request.seed;

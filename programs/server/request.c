@@ -181,13 +181,20 @@ static bool read_stream_options(request *r, api_error *e) {
     return true;
 }
 
-static bool read_response_format(const request *r, api_error *e) {
+static bool read_response_format(request *r, api_error *e) {
     const json_t *o = given(r->body, "response_format");
     if (!o) return true;
     const char *type = json_string_value(json_object_get(o, "type"));
     if (!type) return refuse(e, "response_format", "'response_format' must be an object with a 'type'");
     if (!strcmp(type, "text")) return true;
-    return refuse(e, "response_format.type", "a response_format of type '%.40s' is not supported", type);
+    r->structured = true;
+    if (!strcmp(type, "json_object")) return true;
+    if (strcmp(type, "json_schema"))
+        return refuse(e, "response_format.type", "'%.40s' is none of text, json_object and json_schema", type);
+    const json_t *schema = json_object_get(json_object_get(o, "json_schema"), "schema");
+    if (!schema) return refuse(e, "response_format.json_schema", "'json_schema' must be an object with a 'schema'");
+    r->schema = json_dumps(schema, JSON_COMPACT | JSON_ENCODE_ANY);
+    return r->schema || no_memory(e);
 }
 
 static bool read_encoding(request *r, api_error *e) {
@@ -367,5 +374,6 @@ void request_free(request *r) {
     request_forget_body(r);
     for (size_t i = 0; i < r->n_stop; i++) free(r->stop[i]);
     free(r->bias);
+    free(r->schema);
     *r = (request){ 0 };
 }

@@ -39,6 +39,8 @@ typedef struct request {
 
     shk_sampling sampling; /* its bias is the request's */
     shk_bias *bias;
+    bool structured; /* the text is JSON: */
+    char *schema;    /* of this schema; NULL: any object */
     bool seeded, stream, include_usage, stats, special, base64;
     int64_t n, seed, max_tokens;
     int64_t top_logprobs; /* alternatives at each token; -1: no log-probabilities */

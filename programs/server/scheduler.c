@@ -315,7 +315,7 @@ static void ask(scheduler *s, plan *p) {
             span->hidden = s->hidden + row * width;
         } else if (last) {
             span->logits = q->logits;
-            span->sampling = q->task->request.logprobs ? NULL : &q->sampling;
+            span->sampling = q->matcher || q->task->request.logprobs ? NULL : &q->sampling; /* NULL: all logits */
             span->active = q->active;
         }
         row += span->n;

@@ -27,6 +27,7 @@ void task_free(task *t) {
     for (size_t i = 0; i < t->n_prompts; i++) free(t->prompts[i].ids);
     free(t->prompts);
     request_free(&t->request);
+    shk_grammar_free(t->grammar);
     free(t);
 }
 
@@ -49,6 +50,7 @@ sequence *sequence_new(task *t, size_t number, shk_model *m) {
         ok &=
             (q->logits = shk_calloc(vocab, sizeof *q->logits)) && !shk_sampler_new(&q->sampler, &q->sampling, (int32_t)vocab, NULL);
     if (t->request.stats) ok &= (q->active = shk_calloc((size_t)shk_model_layers(m), sizeof *q->active)) != NULL;
+    if (t->grammar) ok &= shk_matcher_new(&q->matcher, t->grammar, NULL) == SHK_OK;
     if (!ok) return sequence_free(q), NULL;
     for (size_t i = 0; q->sampler && i < q->n_ids; i++) shk_sampler_accept(q->sampler, q->ids[i]);
     return q;
@@ -58,6 +60,7 @@ void sequence_free(sequence *q) {
     if (!q) return;
     shk_session_free(q->session);
     shk_sampler_free(q->sampler);
+    shk_matcher_free(q->matcher);
     shk_stream_free(&q->text);
     free(q->ids);
     free(q->logits);
@@ -128,29 +131,41 @@ static void fail_sequence(sequence *q, int status, const char *message) {
     sequence_finish(q, FINISH_FAILED, &e);
 }
 
+/* Chooses a token that the matcher allows. */
+static shk_status choose(sequence *q, int32_t *id, shk_error *err) {
+    shk_status st = SHK_OK;
+    if (q->matcher) st = shk_matcher_apply(q->matcher, q->logits, shk_model_vocab_size(shk_session_model(q->session)), err);
+    if (!st) st = shk_sampler_sample(q->sampler, q->logits, id, err);
+    if (!st && q->matcher) st = shk_matcher_accept(q->matcher, *id, err);
+    return st;
+}
+
+/* Why nothing may follow; RUNNING: something may. */
+static finish at_end(const sequence *q) {
+    uint64_t context = shk_session_context(q->session);
+    size_t generated = q->n_ids - q->n_prompt;
+    if (q->text.stopped || (q->matcher && shk_matcher_state(q->matcher) == SHK_MATCH_DONE)) return FINISH_STOP;
+    return generated >= (size_t)q->task->request.max_tokens || (context && q->n_ids >= context) ? FINISH_LENGTH : RUNNING;
+}
+
 void sequence_next(sequence *q) {
-    shk_model *m = shk_session_model(q->session);
-    const shk_tokenizer *t = shk_model_tokenizer(m);
+    const shk_tokenizer *t = shk_model_tokenizer(shk_session_model(q->session));
     const char *piece = "";
     shk_error err;
     token_news token;
     int32_t id;
-    if (shk_sampler_sample(q->sampler, q->logits, &id, &err)) return fail_sequence(q, 500, err.message);
+    bool logprobs = q->task->request.logprobs;
+    if (choose(q, &id, &err)) return fail_sequence(q, 500, err.message);
     if (q->n_ids == q->n_prompt) q->first = seconds();
     if (!remember(q, id)) return fail_sequence(q, 503, "out of memory");
-    bool end = t && shk_tokenizer_is_end(t, id);
-    if (end) return sequence_finish(q, FINISH_STOP, NULL);
-    bool in_text = t && id < shk_tokenizer_vocab_size(t);
-    size_t n = in_text ? shk_token_bytes(t, id, 0, &piece) : 0;
+    if (t && shk_tokenizer_is_end(t, id)) return sequence_finish(q, FINISH_STOP, NULL);
+    size_t n = t && id < shk_tokenizer_vocab_size(t) ? shk_token_bytes(t, id, 0, &piece) : 0;
     if (!shk_stream_put(&q->text, piece, n)) return fail_sequence(q, 503, "out of memory");
-    if (q->task->request.logprobs) measure(q, id, &token);
+    if (logprobs) measure(q, id, &token);
     const char *text = shk_stream_take(&q->text, false, &n);
-    if (n || q->task->request.logprobs)
-        tell(q, (news){ .text = text, .n_text = n, .token = q->task->request.logprobs ? &token : NULL });
-    uint64_t context = shk_session_context(q->session);
-    if (q->text.stopped) sequence_finish(q, FINISH_STOP, NULL);
-    else if (q->n_ids - q->n_prompt >= (size_t)q->task->request.max_tokens || (context && q->n_ids >= context))
-        sequence_finish(q, FINISH_LENGTH, NULL);
+    if (n || logprobs) tell(q, (news){ .text = text, .n_text = n, .token = logprobs ? &token : NULL });
+    finish end = at_end(q);
+    if (end) sequence_finish(q, end, NULL);
 }
 
 void sequence_embed(sequence *q, const float *hidden, size_t n) {

@@ -62,6 +62,7 @@ typedef struct task {
     request request;
     token_list *prompts; /* [n_prompts], none empty */
     size_t n_prompts;
+    shk_grammar *grammar; /* that texts must fit; NULL: any */
     uint64_t seed;
     double deadline; /* of seconds(); 0: none */
     listener listener;
@@ -89,6 +90,7 @@ typedef struct sequence {
     const struct sequence *leader; /* of the same prompt; this one starts from its state; NULL: it goes alone */
     shk_sampling sampling;
     shk_sampler *sampler;
+    shk_matcher *matcher; /* NULL: any text will do */
     float *logits; /* [vocab] */
     float *active; /* [layers] if stats are asked for */
     double *sum;   /* [width] of the hidden states, if it embeds */
