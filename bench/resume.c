@@ -1,6 +1,6 @@
 /* States of long texts for bench/serve_resume.py:   resume MODEL DIR N...
- * Writes, as `sparkhawk serve --cache-dir DIR` would, what MODEL remembers of N tokens (2, 3, 4, ... over the vocabulary): numbers as
- * random as shk_session_simulate makes them, since reading a million tokens would take the better part of an hour. */
+ * Writes, as `sparkhawk serve --cache-dir DIR` would, what MODEL remembers of N tokens (2, 3, 4, ... over the vocabulary): numbers
+ * as random as shk_session_simulate makes them, since reading a million tokens would take the better part of an hour. */
 #include <stdio.h>
 #include <stdlib.h>
 

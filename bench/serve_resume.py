@@ -3,10 +3,10 @@
 
     bench/serve_resume.py MODEL [--depths "1024 32768 1048576"] [--build build] [--new 16]
 
-The states are made by bench/resume and found by the service in --cache-dir, as after a restart. Each request sends the whole text, N
-token ids and some new ones, as a client would, and asks for one token. Printed: the time of the first such request, which reads the
-state from its file; the median of five that follow, each with other new tokens; and of that what does not depend on the model, an
-answer to the same body that is refused at its end."""
+The states are made by bench/resume and found by the service in --cache-dir, as after a restart. Each request sends the whole text,
+N token ids and some new ones, as a client would, and asks for one token. Printed: the time of the first such request, which reads
+the state from its file; the median of five that follow, each with other new tokens; and of that what does not depend on the model,
+an answer to the same body that is refused at its end."""
 import argparse
 import http.client
 import json
@@ -39,10 +39,10 @@ def main():
     depths = [int(n) for n in options.depths.split()]
     with tempfile.TemporaryDirectory() as states:
         subprocess.run([f"{options.build}/bench/resume", options.model, states, *map(str, depths)], check=True)
-        command = [f"{options.build}/sparkhawk", "serve", "-m", options.model, "--port", "0", "--cache-dir", states, "--max-body", "64"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        serve = [f"{options.build}/sparkhawk", "serve", "-m", options.model, "--port", "0", "--max-body", "64"]
+        server = subprocess.Popen([*serve, "--cache-dir", states], stdout=subprocess.PIPE, text=True)
         port = int(re.search(r":(\d+)$", server.stdout.readline())[1])
-        vocab = json.loads(urlopen(port, "/v1/models"))["data"][0]["sparkhawk"]["vocab"]
+        vocab = json.loads(get(port, "/v1/models"))["data"][0]["sparkhawk"]["vocab"]
         ask(port, body([5], []))  # what is made once is made now
         print("tokens before  first, s  then, s  of which HTTP and JSON, s  found", flush=True)
         for n in depths:
@@ -56,7 +56,7 @@ def main():
         server.wait()
 
 
-def urlopen(port, path):
+def get(port, path):
     c = http.client.HTTPConnection("127.0.0.1", port)
     c.request("GET", path)
     return c.getresponse().read()

@@ -90,6 +90,15 @@ void http_tick(server *s) {
 
 /* ---- answers ---- */
 
+/* What comes from outside is shown as plain ASCII. */
+static void log_line(const exchange *x, int status) {
+    char line[256];
+    snprintf(line, sizeof line, "%.16s %.160s", x->method, x->path);
+    for (char *c = line; *c; c++)
+        if (*c < ' ' || *c > '~') *c = '?';
+    fprintf(stderr, "%s %d %.3f s\n", line, status, seconds() - x->begun);
+}
+
 enum MHD_Result respond_with(exchange *x, int status, struct MHD_Response *r) {
     if (!r) return MHD_NO;
     if (x->origin) {
@@ -99,7 +108,7 @@ enum MHD_Result respond_with(exchange *x, int status, struct MHD_Response *r) {
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
     enum MHD_Result queued = MHD_queue_response(x->http, (unsigned)status, r);
     MHD_destroy_response(r);
-    if (x->server->o.log) fprintf(stderr, "%s %s %d %.3f s\n", x->method, x->path, status, seconds() - x->begun);
+    if (x->server->o.log) log_line(x, status);
     return queued;
 }
 

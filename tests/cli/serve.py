@@ -456,6 +456,35 @@ def test_slow():
             c.close()
 
 
+def test_flood():
+    """More connections and larger bodies than there is room for."""
+    with Server("griffin", "--connections", "20", "--max-body", "1") as s:
+        idle = [s.socket() for _ in range(60)]
+        trickling = [s.socket(b"GET /v1/models HTTP/1.1\r\n") for _ in range(60)]
+        start = time.time()
+        check("who asks for nothing makes room for who asks", s.text("Hello") and time.time() - start < 10, time.time() - start)
+        for c in idle + trickling:
+            c.close()
+    with Server("griffin", "--max-body", "1", "--request-seconds", "3") as s:
+        def resident():
+            return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{s.process.pid}/status").read_text())[1])
+
+        body = b'{"prompt":[' + b"1," * 500000 + b"1]}"  # as JSON values, 20 MB
+
+        def ask(_):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return s.ask("POST", "/v1/completions", body)[0]
+
+        s.text("Hello")
+        before = resident()
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, range(48)))
+        check("large bodies are answered", 503 in answers and all(a in (503, 504) for a in answers), answers)
+        # 16 prompts run and 8 bodies are received at a time; one body is parsed
+        check("and take a bounded amount of memory", resident() - before < 200000, before, resident())
+        check("the server is there", s.alive())
+
+
 def test_cache(model):
     """What is kept changes nothing but the time: conversations with and without, of every kind of model."""
     def talk(s):
@@ -507,6 +536,13 @@ def test_cache(model):
         check(f"{model}: a small cache changes nothing", talk(s)[0] == plain)
         check(f"{model}: and is small", s.metrics()["cache_bytes"] <= 1 << 20 and s.metrics()["cache_file_bytes"] <= 1 << 20,
               s.metrics())
+
+
+def test_log():
+    with Server("sparkhawk", "--log") as s:
+        s.ask("GET", "/x%0Ay%1B[2J")
+        s.log.seek(0)
+        check("a log line is one line, and plain", re.search(r"^GET /x\?y\?\[2J 404 \d+\.\d+ s$", s.log.read(), re.M))
 
 
 def test_drain():
@@ -576,6 +612,8 @@ def main():
         test_doors(s, "a key")
     test_queue()
     test_slow()
+    test_flood()
+    test_log()
     for model in "griffin", "gemma3", "sparkhawk":
         test_cache(model)
     test_drain()
