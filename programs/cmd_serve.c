@@ -30,7 +30,7 @@ static const option serve_options[] = {
       "a name in the Host header that is ours too, as a proxy may send it" },
     { "cors", 0, OPT_LIST, AT(cors), 0, 0, "ORIGIN", "pages of this origin may ask, such as https://example.org" },
     { "parallel", 0, OPT_INT, AT(parallel), 1, MAX_PARALLEL, "N", "texts that are generated at a time" },
-    { "queue", 0, OPT_INT, AT(queue), 0, 100000, "N", "requests that may wait; more are answered 429" },
+    { "queue", 0, OPT_INT, AT(queue), 1, 100000, "N", "requests that may wait; more are answered 429" },
     { "context", 'c', OPT_INT, AT(context), 0, (double)((int64_t)1 << 40), "N",
       "tokens that a text may have; 0: what the model was made for" },
     { "max-tokens", 'n', OPT_INT, AT(max_tokens), 1, 1 << 30, "N", "tokens of an answer where the request does not say" },

@@ -199,6 +199,7 @@ shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, 
 
     size_t n = 0;
     for (int32_t i = 0; i < s->vocab; i++) {
+        if (s->logits[i] == -INFINITY) continue; /* most of them, where others were not wanted: exp is slow */
         double w = exp((s->logits[i] - top) / s->s.temperature);
         if (w > 0) s->c[n++] = (candidate){ s->logits[i], i, w };
     }

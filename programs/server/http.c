@@ -229,7 +229,7 @@ static bool preflight(const exchange *x) { return !strcmp(x->method, "OPTIONS") 
 static enum MHD_Result allow(exchange *x) {
     struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     if (r) MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST");
-    if (r) MHD_add_response_header(r, "Access-Control-Allow-Headers", "Authorization, Content-Type");
+    if (r) MHD_add_response_header(r, "Access-Control-Allow-Headers", "Authorization, *");
     if (r) MHD_add_response_header(r, "Access-Control-Max-Age", "600");
     return respond_with(x, MHD_HTTP_NO_CONTENT, r);
 }
