@@ -13,6 +13,11 @@
 
 static enum MHD_Result show_page(exchange *x) {
     const page_file *f = page_find(x->path);
+    if (!f) {
+        refuse(&x->error, "", "the page has no such file");
+        x->error.status = 404;
+        return respond_error(x);
+    }
     const char *known = MHD_lookup_connection_value(x->http, MHD_HEADER_KIND, "If-None-Match");
     bool fresh = known && !strcmp(known, f->etag);
     struct MHD_Response *r = MHD_create_response_from_buffer(fresh ? 0 : f->n, (void *)(uintptr_t)f->data, MHD_RESPMEM_PERSISTENT);
@@ -242,8 +247,7 @@ const route routes[] = {
     { "GET", "/metrics", false, 0, show_metrics },
     { "GET", "/health", true, 0, show_health },
     { "GET", "/", true, 0, show_page },
-    { "GET", "/style.css", true, 0, show_page },
-    { "GET", "/app.js", true, 0, show_page },
+    { "GET", "/page/*", true, 0, show_page },
     { 0 },
 };
 

@@ -287,12 +287,13 @@ def test_errors(s):
 
 
 def test_page(s):
-    for path, kind in ("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript"):
+    for path, kind in ("/", "text/html"), ("/page/style.css", "text/css"), ("/page/app.js", "text/javascript"):
         status, headers, body = s.ask("GET", path)
         check(f"{path} is there", status == 200 and headers["Content-Type"].startswith(kind) and body, status, headers)
         check("it may load nothing from elsewhere", "default-src 'none'" in headers["Content-Security-Policy"], headers)
         status, _, body = s.ask("GET", path, headers={"If-None-Match": headers["ETag"]})
         check("who has it is told so", status == 304 and not body, status)
+    check("what it has not is not there", s.ask("GET", "/page/none.js")[0] == s.ask("GET", "/page/")[0] == 404)
     html = s.ask("GET", "/")[2].decode()
     check("the page asks nobody else", not re.search(r"https?://(?!127|localhost)", html), html)
 
