@@ -39,6 +39,8 @@ needs_check() {
     need sentencepiece has spm_encode
     need shellcheck has shellcheck
     need groff has groff
+    need chromium has chromium
+    need mypy has mypy
     need zsh has zsh
     need fish has fish
     need curl has curl
