@@ -84,7 +84,7 @@ def check(function: Any, *arguments: Any) -> None:
 
 def ids_array(ids: Sequence[int]) -> Any:
     """[n] int32_t. What is no integer, or does not fit, is an error."""
-    data = array.array("i", ids)
+    data = array.array("i", list(ids))  # bytes would be read as machine words
     return (ctypes.c_int32 * len(data)).from_buffer(data) if data else None
 
 

@@ -301,13 +301,53 @@ class Session:
         """Consumes tokens; the logits after the last one."""
         return self.model.advance([(self, tokens)])[0]
 
-    def generate(self, prompt: Prompt, max_tokens: int = 256, *, sampling: Optional[Sampling] = None, stop: Sequence[str] = (),
-                 ignore_end: bool = False, schema: Union[None, bool, str, Dict[str, Any]] = None,
-                 on_text: Optional[Callable[[str], object]] = None, **options: Any) -> Generated:
-        """Consumes the prompt and generates. Options are Sampling's fields. `stop`: strings before which the text ends.
-        `schema`: a JSON schema that the text will fit (docs/STRUCTURED.md); True: any JSON object.
-        `on_text` gets the text as it becomes certain, and ends the generation by returning True. Afterwards the session has
-        consumed all of it, except for the token that ended it: the next call continues."""
+    def generate(self, prompt: Prompt, max_tokens: int = 256, *, on_text: Optional[Callable[[str], object]] = None,
+                 **options: Any) -> Generated:
+        """Consumes the prompt and generates. Options: the fields of Sampling, or `sampling`, a Sampling; `stop`, strings before which
+        the text ends; `ignore_end`, to go on after the model's end; `schema`, a JSON schema that the text will fit
+        (docs/STRUCTURED.md), or True for any JSON object.
+
+        `on_text` gets the text as it becomes certain, in a thread of its own, and ends the generation by returning True. Ctrl-C
+        ends it, too. Afterwards the session has consumed all of it, except for the token that ended it: the next call continues."""
+        enough = threading.Event()
+        worker = _Worker(lambda: self._generate(prompt, max_tokens, lambda text: enough.is_set() or (
+            on_text is not None and on_text(text) is True), **options))
+        try:
+            worker.join()
+        finally:
+            enough.set()
+            worker.join()
+        return worker.result()
+
+    def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[str]:
+        """The text in pieces, as it becomes certain; options are those of generate. Ending the iteration early ends the
+        generation. The iterator's return value is what generate returns."""
+        pieces: "queue.SimpleQueue[Optional[str]]" = queue.SimpleQueue()
+        enough = threading.Event()
+
+        def on_text(text: str) -> bool:
+            if text:
+                pieces.put(text)
+            return enough.is_set()
+
+        def work() -> Generated:
+            try:
+                return self._generate(prompt, max_tokens, on_text, **options)
+            finally:
+                pieces.put(None)
+
+        worker = _Worker(work)
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+        finally:
+            enough.set()
+            worker.join()
+        return worker.result()
+
+    def _generate(self, prompt: Prompt, max_tokens: int, on_text: Callable[[str], bool], *, sampling: Optional[Sampling] = None,
+                  stop: Sequence[str] = (), ignore_end: bool = False, schema: Union[None, bool, str, Dict[str, Any]] = None,
+                  **options: Any) -> Generated:
         chosen = sampling or Sampling(**options)
         if sampling and options:
             raise TypeError(f"`sampling` and {', '.join(options)}")
@@ -317,8 +357,7 @@ class Session:
             raised: List[BaseException] = []
             request = self._request(ids, max_tokens, chosen, stop, ignore_end)
             request.grammar = grammar
-            if on_text:
-                request.on_text = type(request.on_text)(_caller(on_text, raised))
+            request.on_text = type(request.on_text)(_caller(on_text, raised))
             out = S["shk_generated"]()
             check(lib.shk_generate, self._pointer, ctypes.byref(request), ctypes.byref(out))
             try:
@@ -329,35 +368,6 @@ class Session:
                 raise raised[0]
             self._settle(result, start)
             return result
-
-    def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[str]:
-        """The text in pieces, as it becomes certain; options are those of generate. Ending the iteration early ends the
-        generation. The iterator's return value is what generate returns."""
-        pieces: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
-        enough = threading.Event()
-
-        def on_text(text: str) -> bool:
-            if text:
-                pieces.put(text)
-            return enough.is_set()
-
-        def work() -> None:
-            try:
-                pieces.put(self.generate(prompt, max_tokens, on_text=on_text, **options))
-            except BaseException as error:
-                pieces.put(error)
-
-        thread = threading.Thread(target=work, name="sparkhawk stream")
-        thread.start()
-        try:
-            while isinstance(piece := pieces.get(), str):
-                yield piece
-        finally:
-            enough.set()
-            thread.join()
-        if isinstance(piece, BaseException):
-            raise piece
-        return piece
 
     def _ids(self, prompt: Prompt) -> List[int]:
         """A text gets a bos token where the sequence begins."""
@@ -413,11 +423,35 @@ class Chat:
         return self.session.stream(self._turn(message), **{**self.options, **options})
 
 
-def _caller(on_text: Callable[[str], object], raised: List[BaseException]) -> Callable[[Any, Any, int], int]:
+class _Worker(threading.Thread):
+    """A generation in a thread of its own, so that signals find their way to the thread that waits for it."""
+
+    def __init__(self, work: Callable[[], Generated]) -> None:
+        super().__init__(name="sparkhawk")
+        self._work = work
+        self._value: Optional[Generated] = None
+        self._error: Optional[BaseException] = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Generated:
+        self.join()
+        if self._error:
+            raise self._error
+        assert self._value
+        return self._value
+
+
+def _caller(on_text: Callable[[str], bool], raised: List[BaseException]) -> Callable[[Any, Any, int], int]:
     """A callback for C, out of which nothing is thrown: what on_text raises ends the generation and is kept."""
     def call(_: Any, text: Any, n: int) -> int:
         try:
-            return 1 if raised or on_text(ctypes.string_at(text, n).decode("utf-8", "replace")) is True else 0
+            return 1 if raised or on_text(ctypes.string_at(text, n).decode("utf-8", "replace")) else 0
         except BaseException as error:
             raised.append(error)
             return 1

@@ -3,6 +3,7 @@ import gc
 import json
 import os
 import re
+import signal
 import tempfile
 import threading
 import unittest
@@ -65,7 +66,7 @@ class Generating(Speaking):
             for _ in session.stream(PROMPT, 1 << 30, ignore_end=True):
                 break
             self.assertLess(session.position, 10000)
-            self.assertNotIn("sparkhawk stream", [thread.name for thread in threading.enumerate()])
+            self.assertNotIn("sparkhawk", [thread.name for thread in threading.enumerate()])
 
     def test_stop_strings(self):
         whole = self.model.generate(PROMPT, 60, ignore_end=True)
@@ -108,6 +109,15 @@ class Generating(Speaking):
             session.generate(PROMPT, on_text=on_text)
         with self.assertRaises(SparkhawkError):
             list(self.model.stream([1 << 20]))
+
+    def test_ctrl_c_ends_a_generation(self):
+        with self.model.session(context=1 << 24) as session:
+            timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+            timer.start()
+            with self.assertRaises(KeyboardInterrupt):
+                session.generate(PROMPT, 1 << 23, ignore_end=True)
+            timer.join()
+            self.assertGreater(session.position, 0)
 
     def test_a_conversation_is_read_once(self):
         chat = self.model.chat("Be brief.", max_tokens=12)
@@ -153,6 +163,8 @@ class Sessions(Speaking):
         self.assertEqual(len(singly[0]), self.model.vocab_size)
         with self.assertRaises(ValueError):
             self.model.advance([(alone[0], [3]), (alone[0], [4])])
+        with Model(self.path) as other, self.assertRaises(SparkhawkError):
+            self.model.advance([(other.session(), [3])])
 
     def test_reset(self):
         with self.model.session() as session:
@@ -270,6 +282,8 @@ class Errors(Speaking):
 
     def test_types(self):
         session = self.model.session()
+        session.advance(bytes(4))
+        self.assertEqual(session.position, 4)
         for wrong in (["a"], [1.5], [None]):
             with self.assertRaises(TypeError):
                 session.advance(wrong)
