@@ -303,8 +303,8 @@ class Session:
 
     def generate(self, prompt: Prompt, max_tokens: int = 256, *, on_text: Optional[Callable[[str], object]] = None,
                  **options: Any) -> Generated:
-        """Consumes the prompt and generates. Options: the fields of Sampling, or `sampling`, a Sampling; `stop`, strings before which
-        the text ends; `ignore_end`, to go on after the model's end; `schema`, a JSON schema that the text will fit
+        """Consumes the prompt and generates. Options: the fields of Sampling, or `sampling`, a Sampling; `stop`, strings before
+        which the text ends; `ignore_end`, to go on after the model's end; `schema`, a JSON schema that the text will fit
         (docs/STRUCTURED.md), or True for any JSON object.
 
         `on_text` gets the text as it becomes certain, in a thread of its own, and ends the generation by returning True. Ctrl-C
