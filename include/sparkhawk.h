@@ -146,10 +146,15 @@ SHK_API uint64_t shk_model_context(const shk_model *m);
  * lists the fields. *json is malloc'd. */
 SHK_API shk_status shk_model_describe(const shk_model *m, char **json, shk_error *err);
 
+typedef struct shk_convert_options {
+    const char *type;     /* what matrices become: "f32", "bf16", "f16", "q8_0", "q4_0", "q4_k"; NULL: each keeps its own */
+    uint64_t shard_bytes; /* of a directory: no file of weights is larger, unless one tensor alone is; 0: one file */
+} shk_convert_options;
+
 /* Reads the model `in` and writes it to `out`: a name that ends in .gguf gives a GGUF file, any other a directory with
- * config.json and model.safetensors. `type` ("f32", "bf16", "f16", "q8_0", "q4_0", "q4_k"; NULL keeps each tensor's own) is
- * what matrices become; safetensors holds the first three only. Nothing is left behind on failure. */
-SHK_API shk_status shk_convert(const char *in, const char *out, const char *type, shk_error *err);
+ * config.json and model.safetensors, or model-00001-of-0000N.safetensors... and their index. safetensors holds f32, bf16 and f16
+ * only. options may be NULL. Nothing is left behind on failure. */
+SHK_API shk_status shk_convert(const char *in, const char *out, const shk_convert_options *options, shk_error *err);
 
 /* Writes a model with random weights: `what` is a preset's name or the path of a config.json. The same seed gives the same file. */
 SHK_API shk_status shk_init(const char *what, const char *out, const char *type, uint64_t seed, shk_error *err);

@@ -121,6 +121,7 @@ const char *option_range(const command *c, const option *o, char *buf, size_t si
         if (o->max < 1e6) snprintf(buf, size, "%.0f to %.0f, ", o->min, o->max); /* larger bounds are nobody's concern */
         snprintf(buf + strlen(buf), size - strlen(buf), "default %lld", (long long)*(const int64_t *)field);
         break;
+    case OPT_SIZE: break;
     case OPT_REAL: snprintf(buf, size, "%g to %g, default %g", o->min, o->max, *(const double *)field); break;
     case OPT_TEXT: case OPT_PATH: case OPT_CHOICE:
         if (*(const char *const *)field) snprintf(buf, size, "default %s", *(const char *const *)field);
@@ -131,6 +132,19 @@ const char *option_range(const command *c, const option *o, char *buf, size_t si
     return buf;
 }
 
+/* "15M": a number below 2^40 and a unit, or neither more nor less than the number */
+static bool parse_size(const char *s, int64_t *out) {
+    static const char units[] = "kMG";
+    char digits[16];
+    size_t n = strspn(s, "0123456789");
+    if (n >= sizeof digits) return false;
+    memcpy(digits, s, n), digits[n] = 0;
+    const char *unit = s[n] ? strchr(units, s[n]) : NULL;
+    if (!parse_int(digits, out) || *out >= INT64_C(1) << 40 || (s[n] && (!unit || s[n + 1]))) return false;
+    for (const char *u = units; unit && u <= unit; u++) *out *= 1000;
+    return true;
+}
+
 static int set(const command *c, const option *o, const char *value, void *args) {
     void *field = (char *)args + o->at;
     switch (o->kind) {
@@ -139,6 +153,12 @@ static int set(const command *c, const option *o, const char *value, void *args)
         int64_t v;
         if (!parse_int(value, &v) || v < (int64_t)o->min || v > (int64_t)o->max)
             return misuse(c, "--%s: '%s' is no whole number from %.0f to %.0f", o->name, value, o->min, o->max);
+        *(int64_t *)field = v;
+        return 0;
+    }
+    case OPT_SIZE: {
+        int64_t v;
+        if (!parse_size(value, &v) || !v) return misuse(c, "--%s: '%s' is no size, such as 15M", o->name, value);
         *(int64_t *)field = v;
         return 0;
     }

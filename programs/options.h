@@ -10,6 +10,7 @@ typedef enum option_kind {
     OPT_FLAG,   /* bool */
     OPT_INT,    /* int64_t, min to max */
     OPT_REAL,   /* double, min to max */
+    OPT_SIZE,   /* int64_t, bytes: a whole number, or one with k, M or G behind it (thousands) */
     OPT_TEXT,   /* const char *, which points into argv, as the next ones do */
     OPT_PATH,   /* const char *, completed as a file name */
     OPT_CHOICE, /* const char *, one of the words that `value` lists */

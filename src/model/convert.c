@@ -92,13 +92,14 @@ static shk_status directory(void *user, const char *dir, shk_error *err) {
     return st;
 }
 
-shk_status shk_convert(const char *in, const char *out, const char *to, shk_error *err) {
+shk_status shk_convert(const char *in, const char *out, const shk_convert_options *options, shk_error *err) {
+    static const shk_convert_options as_it_is;
     shk_model *m;
     shk_model_params params = { .threads = 1 };
     shk_status st = shk_model_load(&m, in, &params, err);
     if (st) return st;
     shk_source source = { m, rows, vector, stored, type, gguf_meta, directory };
-    st = shk_model_write(&m->config, &source, out, to, err);
+    st = shk_model_write(&m->config, &source, out, options ? options : &as_it_is, err);
     shk_model_free(m);
     return st;
 }

@@ -100,7 +100,7 @@ shk_status shk_init(const char *what, const char *out, const char *to, uint64_t 
     if (st) return st;
     random_source r = { &c, hash(seed, 1) };
     shk_source source = { &r, rows, vector, stored, type, gguf_meta, directory };
-    st = shk_model_write(&c, &source, out, to ? to : "bf16", err);
+    st = shk_model_write(&c, &source, out, &(shk_convert_options){ .type = to ? to : "bf16" }, err);
     shk_config_free(&c);
     return st;
 }

@@ -25,6 +25,7 @@ typedef struct job {
     const char *out;
     bool gguf, keep; /* keep: no type was asked for */
     shk_type type;
+    uint64_t shard_bytes; /* 0: one file */
     shk_tensor *tensors;
     item *items;
     size_t n, next;
@@ -202,9 +203,11 @@ static shk_status write_gguf(job *j, shk_error *err) {
     return st;
 }
 
+static const char index_name[] = "model.safetensors.index.json";
+
 /* Files of another model that a reader would prefer to the ones written here. */
 static shk_status check_foreign(const char *dir, shk_error *err) {
-    static const char *const names[] = { "model.safetensors.index.json", "tokenizer.json" };
+    static const char *const names[] = { index_name, "tokenizer.json" };
     char path[4096];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
@@ -215,40 +218,96 @@ static shk_status check_foreign(const char *dir, shk_error *err) {
     return SHK_OK;
 }
 
-static shk_status write_directory(job *j, shk_error *err) {
-    bool made = mkdir(j->out, 0777) == 0;
-    if (!made && errno != EEXIST) return shk_fail_errno(err, "%s", j->out);
-    char path[4096];
-    shk_status st = check_foreign(j->out, err);
-    if (st) return st;
-    if (snprintf(path, sizeof path, "%s/model.safetensors", j->out) >= (int)sizeof path - 32)
-        return shk_fail(err, SHK_E_ARGUMENT, "%s: the name is too long", j->out);
-    st = shk_safetensors_write(path, j->tensors, j->n, fill, j, err);
-    if (!st) st = j->source->directory(j->source->user, j->out, err);
-    json_t *config = st ? NULL
-                        : shk_config_to_json(j->c, j->type == SHK_F32   ? "float32"
-                                                   : j->type == SHK_F16 ? "float16"
-                                                                        : "bfloat16");
-    char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    if (!st && !text) st = shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
-    snprintf(path, sizeof path, "%s/config.json", j->out); /* last: a directory without it is no model */
-    if (!st) st = shk_write_file(path, text, strlen(text), err);
-    json_decref(config);
-    free(text);
-    if (st && made) {
-        static const char *const files[] = { "config.json", "tokenizer.model", "model.safetensors" };
-        for (size_t i = 0; i < 3; i++) {
-            snprintf(path, sizeof path, "%s/%s", j->out, files[i]);
-            unlink(path);
-        }
-        rmdir(j->out);
+/* The end of the tensors that go into one file with the one at `first`. */
+static size_t shard_end(const job *j, size_t first) {
+    size_t end = first;
+    for (uint64_t bytes = 8; end < j->n; end++) {
+        uint64_t entry = 256 + strlen(j->tensors[end].name); /* more than it takes in the header */
+        bytes += j->tensors[end].n_bytes + entry;
+        if (j->shard_bytes && end > first && bytes > j->shard_bytes) break;
     }
+    return end;
+}
+
+static size_t count_shards(const job *j) {
+    size_t n = 0;
+    for (size_t i = 0; i < j->n; i = shard_end(j, i)) n++;
+    return n;
+}
+
+/* "model.safetensors", or that of shard k of n */
+static void shard_name(char *buf, size_t size, size_t k, size_t n) {
+    if (n == 1) snprintf(buf, size, "model.safetensors");
+    else snprintf(buf, size, "model-%05zu-of-%05zu.safetensors", k + 1, n);
+}
+
+static shk_status write_json(const job *j, const char *name, json_t *root, shk_error *err) {
+    char path[4096], *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    snprintf(path, sizeof path, "%s/%s", j->out, name);
+    shk_status st = text ? shk_write_file(path, text, strlen(text), err) : shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    json_decref(root);
+    free(text);
     return st;
 }
 
-shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const char *type, shk_error *err) {
+/* The files of weights, and the index of several. */
+static shk_status write_weights(job *j, shk_error *err) {
+    size_t n = count_shards(j), total = 0, k = 0;
+    char name[64], path[4096];
+    shk_status st = SHK_OK;
+    json_t *map = json_object();
+    for (size_t i = 0, end; !st && i < j->n; i = end, k++) {
+        end = shard_end(j, i);
+        shard_name(name, sizeof name, k, n);
+        snprintf(path, sizeof path, "%s/%s", j->out, name);
+        st = shk_safetensors_write(path, j->tensors + i, end - i, fill, j, err);
+        for (size_t t = i; t < end; t++) {
+            total += j->tensors[t].n_bytes;
+            json_object_set_new(map, j->tensors[t].name, json_string(name));
+        }
+    }
+    if (!st && json_object_size(map) != j->n) st = shk_fail(err, SHK_E_MEMORY, "%s: no memory", j->out);
+    if (!st && n > 1) {
+        map = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+        return write_json(j, index_name, map, err);
+    }
+    json_decref(map);
+    return st;
+}
+
+static void remove_files(const job *j) {
+    static const char *const files[] = { "config.json", "tokenizer.model", index_name };
+    char path[4096], name[64];
+    size_t n = count_shards(j);
+    for (size_t i = 0; i < n + sizeof files / sizeof *files; i++) {
+        if (i < n) shard_name(name, sizeof name, i, n);
+        snprintf(path, sizeof path, "%s/%s", j->out, i < n ? name : files[i - n]);
+        unlink(path);
+    }
+    rmdir(j->out);
+}
+
+static shk_status write_directory(job *j, shk_error *err) {
+    bool made = mkdir(j->out, 0777) == 0;
+    if (!made && errno != EEXIST) return shk_fail_errno(err, "%s", j->out);
+    shk_status st = check_foreign(j->out, err);
+    if (st) return st;
+    if (strlen(j->out) >= 4000) return shk_fail(err, SHK_E_ARGUMENT, "%s: the name is too long", j->out);
+    st = write_weights(j, err);
+    if (!st) st = j->source->directory(j->source->user, j->out, err);
+    const char *dtype = j->type == SHK_F32 ? "float32" : j->type == SHK_F16 ? "float16" : "bfloat16";
+    if (!st) st = write_json(j, "config.json", shk_config_to_json(j->c, dtype), err); /* last: a directory without it is no model */
+    if (st && made) remove_files(j);
+    return st;
+}
+
+shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const shk_convert_options *options,
+                           shk_error *err) {
     size_t n = strlen(out);
-    job j = { .c = c, .source = source, .out = out, .gguf = n > 5 && strcmp(out + n - 5, ".gguf") == 0, .keep = !type };
+    const char *type = options->type;
+    job j = { .c = c, .source = source, .out = out, .gguf = n > 5 && strcmp(out + n - 5, ".gguf") == 0, .keep = !type,
+              .shard_bytes = options->shard_bytes };
+    if (j.gguf && j.shard_bytes) return shk_fail(err, SHK_E_ARGUMENT, "%s: a GGUF file is not divided: write to a directory", out);
     if (type && (!shk_type_parse(type, &j.type) || !is_writable(j.type)))
         return shk_fail(err, SHK_E_ARGUMENT, "type \"%s\" cannot be written: f32, bf16, f16, q8_0, q4_0 and q4_k can", type);
     shk_status st = shk_pool_new(&j.pool, shk_cpu_count(), err);

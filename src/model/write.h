@@ -20,7 +20,8 @@ typedef struct shk_source {
     shk_status (*directory)(void *user, const char *dir, shk_error *err);
 } shk_source;
 
-/* Writes `out` (NAME.gguf or a directory, which is made if need be). type NULL: each tensor's own. See shk_convert. */
-shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const char *type, shk_error *err);
+/* Writes `out` (NAME.gguf or a directory, which is made if need be): see shk_convert. */
+shk_status shk_model_write(const shk_config *c, const shk_source *source, const char *out, const shk_convert_options *options,
+                           shk_error *err);
 
 #endif

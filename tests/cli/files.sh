@@ -55,6 +55,24 @@ gives '^2 78 111$' tokenize -m speaking.gguf Hi
 refuses 1 'q8_0' convert -m "$spark" -o spark.q8 --type q8_0
 refuses 1 'missing' convert -m missing -o out.gguf
 refuses 1 'nowhere' convert -m "$spark" -o nowhere/out.gguf
+sparkhawk convert -m "$spark" -o parts --shard-size 300k
+check "weights are divided" [ $status = 0 -a -s parts/model-00001-of-00003.safetensors -a ! -e parts/model.safetensors ]
+check "into files of at most that size" [ -z "$(find parts -name '*.safetensors' -size +300000c)" ]
+check "with an index" valid_json parts/model.safetensors.index.json
+sparkhawk convert -m parts -o joined
+sparkhawk convert -m "$spark" -o direct
+check "and come together again" cmp -s joined/model.safetensors direct/model.safetensors
+sparkhawk convert -m "$spark" -o parts-of-one --shard-size 1
+check "a tensor is not divided" [ $status = 0 ]
+"$SPARKHAWK" debug logits -m parts-of-one --tokens "2 5 9" -o again
+check "each in a file computes the same" cmp -s again logits
+sparkhawk convert -m "$spark" -o undivided --shard-size 1G
+check "what fits into one file is one" [ -s undivided/model.safetensors -a ! -e undivided/model.safetensors.index.json ]
+refuses 1 'belongs to another model' convert -m "$spark" -o parts --shard-size 300k
+refuses 1 'GGUF file is not divided' convert -m "$spark" -o parts.gguf --shard-size 300k
+for size in 0 x 15MB -1 99999999999999999999 ''; do
+    refuses 2 'is no size, such as 15M' convert -m "$spark" -o other --shard-size="$size"
+done
 mkdir kept
 refuses 1 'config.json' convert -m kept -o kept/out.gguf
 check "nothing was left behind" [ -z "$(ls -A kept)" ]

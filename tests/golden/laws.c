@@ -368,7 +368,7 @@ static void test_quantized(const char *name) {
         snprintf(from, sizeof from, "tests/golden/%s", name);
         snprintf(file, sizeof file, "%s-%s.gguf", name, types[i]);
         const char *path = scratch(file);
-        OK(shk_convert(from, path, types[i], &err));
+        OK(shk_convert(from, path, &(shk_convert_options){ .type = types[i] }, &err));
         test_long(path);
         test_many(path);
         test_no_allocation(path);

@@ -31,6 +31,12 @@ static void write_file(const char *name, const void *data, size_t n) {
     NEED(f && (n == 0 || fwrite(data, 1, n, f) == n) && fclose(f) == 0, "%s", name);
 }
 
+static const shk_convert_options *as(const char *type) {
+    static shk_convert_options o;
+    o.type = type;
+    return &o;
+}
+
 /* One line, no control characters, and the name of something in it. */
 static bool clear_message(const char *naming) {
     for (const char *p = err.message; *p; p++)
@@ -419,7 +425,7 @@ static void test_arguments(void) {
     }
     CHECK(shk_convert("tests/golden/gemma", "/nonexistent/x.gguf", NULL, &err) == SHK_E_IO, "%s", err.message);
     snprintf(path, sizeof path, "%s/x.gguf", dir);
-    CHECK(shk_convert("tests/golden/gemma", path, "q3_k", &err) == SHK_E_ARGUMENT && clear_message("q3_k"), "%s", err.message);
+    CHECK(shk_convert("tests/golden/gemma", path, as("q3_k"), &err) == SHK_E_ARGUMENT && clear_message("q3_k"), "%s", err.message);
     CHECK(shk_init("no-such-preset", path, NULL, 1, &err) == SHK_E_IO && clear_message("no-such-preset"), "%s", err.message);
     CHECK(access(path, F_OK) != 0, "a file was left behind");
     shk_session_free(s);
@@ -445,7 +451,7 @@ int main(void) {
     snprintf(file, sizeof file, "%s/model.gguf", dir);
     static const char *const types[] = { NULL, "q8_0" };
     for (int i = 0; i < 2; i++) {
-        NEED(shk_convert(i ? "tests/golden/recurrentgemma" : "tests/golden/gemma3n", file, types[i], &err) == SHK_OK, "%s",
+        NEED(shk_convert(i ? "tests/golden/recurrentgemma" : "tests/golden/gemma3n", file, as(types[i]), &err) == SHK_OK, "%s",
              err.message);
         test_damage(file, file, 37);
     }
