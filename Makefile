@@ -1,4 +1,4 @@
-# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1  CUDA=1
+# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1  CUDA=1  MPI=1  NCCL=1
 AR      ?= ar
 PREFIX  ?= /usr/local
 BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san,$(if $(filter 1,$(CUDA)),/cuda)))
@@ -19,6 +19,7 @@ LIBS     = -ljansson -lm -pthread
 
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/grammar/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c)
+SRC     += $(filter-out src/comm/mpi.c src/comm/nccl.c,$(wildcard src/comm/*.c))
 SRC     += $(if $(filter x86_64,$(ARCH)),$(wildcard src/cpu/x86/*.c))
 SRC     += $(if $(filter aarch64,$(ARCH)),$(wildcard src/cpu/arm/*.c))
 
@@ -51,6 +52,19 @@ $(BUILD)/sparkhawk: $(PROGRAM) $(BUILD)/libsparkhawk.a
 $(PROGRAM): private ALL_CFLAGS += -Iprograms
 # the page of `sparkhawk serve` lies in the program as it stands there
 $(BUILD)/programs/server/page.o: $(wildcard programs/server/page/*)
+
+# MPI=1: beside the program the same for several processes, which differs in one object: mpi.o stands before the library, which is
+# then not asked for no_mpi.o. NCCL=1, with CUDA=1: their GPUs too, and nccl.o in the same way
+ifneq ($(filter 1,$(MPI) $(NCCL)),)
+MPICC   ?= mpicc
+CUDA_HOME = $(dir $(NVCC))..
+COMM    := $(BUILD)/src/comm/mpi.o $(if $(filter 1,$(NCCL)),$(BUILD)/src/comm/nccl.o)
+$(COMM): private ALL_CFLAGS += $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(if $(NVCC),-isystem $(CUDA_HOME)/include)
+$(BUILD)/mpi/sparkhawk: $(COMM) $(PROGRAM) $(BUILD)/libsparkhawk.a
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $^ -ledit $(LIBS) $(if $(filter 1,$(NCCL)),-lnccl) $(shell $(MPICC) --showme:link)
+all: $(BUILD)/mpi/sparkhawk
+endif
 
 # the suffix of a file's name picks its instruction set; nothing else gets -m flags
 $(BUILD)/%_avx2.o: ISA = -mavx2 -mfma -mf16c
@@ -92,7 +106,7 @@ run:
 
 D = $(DESTDIR)$(PREFIX)
 install: all
-	install -D -m 755 $(BUILD)/sparkhawk $D/bin/sparkhawk
+	install -D -m 755 $(BUILD)/$(if $(COMM),mpi/)sparkhawk $D/bin/sparkhawk
 	install -D -m 644 include/sparkhawk.h $D/include/sparkhawk.h
 	install -D -m 644 include/sparkhawk_train.h $D/include/sparkhawk_train.h
 	install -D -m 644 $(BUILD)/libsparkhawk.a $D/lib/libsparkhawk.a
@@ -147,4 +161,4 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all tests check check-kernels check-neon bench bench-kernels run install uninstall clean
--include $(OBJ:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)
+-include $(OBJ:.o=.d) $(COMM:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)

@@ -44,12 +44,17 @@ typedef struct shk_train_progress {
     double rate, norm;      /* learning rate; of the gradient, before clipping */
     double tokens_per_s, remaining_s;
     const char *saved;      /* the checkpoint that this step has written, or NULL */
+    int rank, ranks;        /* which of how many processes this is: 0 of 1 if it is alone */
 } shk_train_progress;
 
 /* Trains as the JSON file `config` says (docs/TRAINING.md lists the keys), with settings "key=value" put over it. If the output
  * directory holds a checkpoint, training goes on from there, to the bit as if it had never stopped. on_step (may be NULL) is called
  * after each step; a non-zero return saves a checkpoint, of which it is told in a last call, and ends this one with SHK_OK. A loss
- * that is not finite or that jumps is SHK_E_NUMERIC, with a message that says where; nothing is saved then. */
+ * that is not finite or that jumps is SHK_E_NUMERIC, with a message that says where; nothing is saved then.
+ *
+ * In a process that an MPI launcher has started as one of several (and in a build with MPI), all of them call this with the same
+ * arguments, train together, and call on_step each: what one says counts for all. Only rank 0 writes files. A failure ends all with
+ * one status; its message is rank 0's, the others' are empty. Once in a process. */
 SHK_API shk_status shk_train(const char *config, const char *const *settings, size_t n_settings,
                              int (*on_step)(void *user, const shk_train_progress *p), void *user, shk_error *err);
 

@@ -23,6 +23,7 @@ static const option train_options[] = {
 /* On a terminal one line that changes; else a line now and then. */
 typedef struct display {
     bool quiet, terminal;
+    bool stopped; /* before the last step; rank 0 alone says so */
     time_t shown;
 } display;
 
@@ -30,7 +31,8 @@ static int on_step(void *user, const shk_train_progress *p) {
     display *d = user;
     time_t now = time(NULL), interval = d->terminal ? 1 : 10;
     bool last = p->step == p->steps || interrupted;
-    if (!d->quiet && (last || p->saved || !isnan(p->held_out) || now - d->shown >= interval)) {
+    d->stopped = p->rank == 0 && p->step < p->steps;
+    if (!d->quiet && p->rank == 0 && (last || p->saved || !isnan(p->held_out) || now - d->shown >= interval)) {
         char held_out[32] = "";
         long long left = (long long)p->remaining_s;
         d->shown = now;
@@ -56,8 +58,11 @@ static int train_run(const void *p, const strings *operands) {
     shk_error err;
     catch_interrupts(true);
     sigaction(SIGTERM, &terminate, NULL);
-    if (shk_train(operands->items[0], a->set.items, a->set.n, on_step, &d, &err)) return fail("%s", err.message);
-    return interrupted ? EXIT_INTERRUPTED : EXIT_SUCCESS;
+    /* Of several processes one says what failed, and its status is that of all: the launcher, when it sees a failure, ends the
+     * others, who may not have said it yet. */
+    if (shk_train(operands->items[0], a->set.items, a->set.n, on_step, &d, &err))
+        return *err.message ? fail("%s", err.message) : EXIT_SUCCESS;
+    return d.stopped ? EXIT_INTERRUPTED : EXIT_SUCCESS;
 }
 
 const command cmd_train = {

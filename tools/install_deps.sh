@@ -41,6 +41,8 @@ needs_check() {
     need groff has groff
     need chromium has chromium
     need mypy has mypy
+    need libopenmpi-dev has mpicc
+    need openmpi-bin has mpirun
     need zsh has zsh
     need fish has fish
     need curl has curl

@@ -127,23 +127,26 @@ static shk_status put_tokenizer(const char *dir, const char *from, shk_error *er
     return st;
 }
 
-static shk_status put_tensors(const shk_net *n, const shk_train_state *s, const char *dir, shk_error *err) {
-    size_t bytes = n->params.size * sizeof(float);
-    float *w = shk_calloc(n->params.size, sizeof *w), *m = shk_calloc(n->params.size, sizeof *m),
-          *v = shk_calloc(n->params.size, sizeof *v);
+/* All ranks' shards of m or v in host memory (`to` NULL: not wanted on this rank), by way of the gradients' array. */
+static shk_status collect(const shk_net *n, const shk_train_state *s, shk_comm *comm, float *to, const float *shard,
+                          shk_error *err) {
+    n->ops->upload(n->dev, n->g + s->at, shard, s->n * sizeof *shard);
+    shk_status st = comm->all_gather(comm, n->g, s->n, err);
+    if (!st && to) n->ops->download(n->dev, to, n->g, n->params.size * sizeof *to);
+    return st;
+}
+
+static shk_status put_tensors(const shk_net *n, const char *dir, const float *w, const float *m, const float *v, shk_error *err) {
     char *model = joined(dir, "model.safetensors"), *state = joined(dir, "state.safetensors");
-    shk_status st = w && m && v && model && state ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
+    shk_status st = model && state ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
     if (!st) {
-        n->ops->download(n->dev, w, n->w, bytes);
-        n->ops->download(n->dev, m, s->m, bytes);
-        n->ops->download(n->dev, v, s->v, bytes);
         shk_param_source weights = { "", w, true, false };
         /* norms are kept with the 1 added: taking it off for the model's file may round */
         shk_param_source rest[] = { { "m.", m, false, false }, { "v.", v, false, false }, { "exact.", w, false, true } };
         st = shk_params_write(&n->params, model, &weights, 1, err);
         if (!st) st = shk_params_write(&n->params, state, rest, 3, err);
     }
-    free(w), free(m), free(v), free(model), free(state);
+    free(model), free(state);
     return st;
 }
 
@@ -175,26 +178,44 @@ static shk_status prune(const char *out, size_t keep, shk_error *err) {
     return st;
 }
 
-shk_status shk_checkpoint_write(const shk_net *n, const shk_train_state *s, const shk_settings *set, const char *tokenizer,
-                                char **path, shk_error *err) {
+static shk_status write_all(const shk_net *n, const shk_train_state *s, const shk_settings *set, const char *tokenizer,
+                            const char *path, const float *w, const float *m, const float *v, shk_error *err) {
     char *dir = joined(set->out, unfinished);
-    *path = path_of(set->out, s->step);
-    shk_status st = dir && *path ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", set->out);
+    shk_status st = dir ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", set->out);
     if (!st) {
         remove_directory(dir);
         if (mkdir(dir, 0777) != 0) st = shk_fail_errno(err, "%s", dir);
     }
-    if (!st) st = put_tensors(n, s, dir, err);
+    if (!st) st = put_tensors(n, dir, w, m, v, err);
     if (!st && tokenizer) st = put_tokenizer(dir, tokenizer, err);
     if (!st) st = put_json(dir, "config.json", shk_config_to_json(n->c, "float32"), err);
     if (!st) st = put_json(dir, "train.json", state_json(s, set), err);
     if (!st) st = sync_directory(dir, err);
-    if (!st) remove_directory(*path); /* of a run that this one repeats */
-    if (!st && rename(dir, *path) != 0) st = shk_fail_errno(err, "%s", *path);
+    if (!st) remove_directory(path); /* of a run that this one repeats */
+    if (!st && rename(dir, path) != 0) st = shk_fail_errno(err, "%s", path);
     if (!st) st = sync_directory(set->out, err);
     if (!st) st = prune(set->out, (size_t)set->keep, err);
-    if (st) free(*path), *path = NULL;
     free(dir);
+    return st;
+}
+
+shk_status shk_checkpoint_write(const shk_net *n, const shk_train_state *s, const shk_settings *set, const char *tokenizer,
+                                shk_comm *comm, char **path, shk_error *err) {
+    size_t size = comm->rank == 0 ? n->params.size : 0;
+    float *w = shk_calloc(size, sizeof *w), *m = shk_calloc(size, sizeof *m), *v = shk_calloc(size, sizeof *v);
+    *path = path_of(set->out, s->step);
+    shk_status st = w && m && v && *path ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", set->out);
+    st = shk_comm_agree(comm, st, err);
+    if (!st) st = collect(n, s, comm, size ? m : NULL, s->m, err);
+    if (!st) st = collect(n, s, comm, size ? v : NULL, s->v, err);
+    if (!st && size) {
+        n->ops->download(n->dev, w, n->w, size * sizeof *w);
+        st = n->ops->end(n->dev, true, err);
+    }
+    if (!st && size) st = write_all(n, s, set, tokenizer, *path, w, m, v, err);
+    st = shk_comm_agree(comm, st, err);
+    if (st) free(*path), *path = NULL;
+    free(w), free(m), free(v);
     return st;
 }
 
@@ -228,8 +249,8 @@ shk_status shk_checkpoint_read(shk_net *n, shk_train_state *s, const char *path,
     }
     if (!st) {
         n->ops->upload(n->dev, n->w, w, size * sizeof *w);
-        n->ops->upload(n->dev, s->m, m, size * sizeof *m);
-        n->ops->upload(n->dev, s->v, v, size * sizeof *v);
+        n->ops->upload(n->dev, s->m, m + s->at, s->n * sizeof *m);
+        n->ops->upload(n->dev, s->v, v + s->at, s->n * sizeof *v);
     }
     free(w), free(m), free(v), free(state), free(json);
     return st;

@@ -101,6 +101,8 @@ static shk_status allocate(shk_net *n, struct block *b, size_t bytes, shk_error 
 
 static shk_status make_params(shk_net *n, shk_error *err) {
     shk_status st = shk_params_list(&n->params, n->m, err);
+    size_t unit = SHK_PARAM_ALIGN * (n->options.shards ? n->options.shards : 1);
+    if (!st) n->params.size = (n->params.size + unit - 1) / unit * unit;
     size_t bytes = n->params.size * sizeof(float);
     if (!st) st = allocate(n, &n->params_block, 2 * bytes, err);
     if (st) return st;

@@ -35,6 +35,7 @@ typedef struct shk_net_options {
     size_t B, T;
     bool bf16;      /* products of bf16 factors */
     bool recompute; /* keep only the residual stream of each layer, and run each layer again before its backward */
+    size_t shards;  /* the array of parameters is divisible by that many; 0: 1 */
 } shk_net_options;
 
 typedef struct shk_net {

@@ -9,8 +9,6 @@
 #include "file/safetensors.h"
 #include "file/writer.h"
 
-enum { ALIGNMENT = 16 }; /* values */
-
 bool shk_param_decays(const shk_param *p) { return p->slot->role <= SHK_ROLE_STACK; }
 
 shk_status shk_params_list(shk_params *p, shk_model *m, shk_error *err) {
@@ -33,7 +31,7 @@ shk_status shk_params_list(shk_params *p, shk_model *m, shk_error *err) {
             it->n_dims = shk_slot_shape(s, c, layer, it->shape);
             for (unsigned d = 0; d < it->n_dims; d++) it->n *= (size_t)it->shape[d]; /* the file has as many: no overflow */
             it->minus_one = s->role == SHK_ROLE_NORM && shk_families[c->family].norm_minus_one;
-            p->size += (it->n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+            p->size += (it->n + SHK_PARAM_ALIGN - 1) / SHK_PARAM_ALIGN * SHK_PARAM_ALIGN;
         }
     return SHK_OK;
 }

@@ -5,6 +5,8 @@
 
 #include "model/model.h"
 
+enum { SHK_PARAM_ALIGN = 16 }; /* values: each tensor begins at a multiple of 64 bytes */
+
 /* One tensor. In the array it has the form that the ops want: norms with the 1 added, convolutions with the taps first. */
 typedef struct shk_param {
     const shk_slot *slot;
@@ -20,7 +22,7 @@ typedef struct shk_params {
     const shk_config *c;
     shk_param *items; /* [n] */
     size_t n;
-    size_t size; /* of the array, each tensor at a multiple of 64 bytes */
+    size_t size; /* of the array */
 } shk_params;
 
 /* Lists the parameters of the model that m has loaded, under the names of its checkpoint (the published ones, if that is GGUF).

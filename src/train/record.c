@@ -72,12 +72,26 @@ shk_status shk_record_open(shk_record *r, const char *dir, uint64_t step, shk_er
     return st;
 }
 
-shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t tokens, double active, shk_error *err) {
+/* ,"NAME":[0.081,null] unless there is no value at all */
+static bool put_layers(shk_buffer *line, const char *name, const double *values, size_t n) {
+    bool ok = true, any = false;
+    for (size_t i = 0; i < n; i++) any |= !isnan(values[i]);
+    if (!any) return true;
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = i ? shk_buffer_printf(line, ",") : shk_buffer_printf(line, ",\"%s\":[", name);
+        if (ok) ok = isnan(values[i]) ? shk_buffer_printf(line, "null") : shk_buffer_printf(line, "%.4g", values[i]);
+    }
+    return ok && shk_buffer_printf(line, "]");
+}
+
+shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t tokens, const shk_activity *active, shk_error *err) {
     shk_buffer line = { 0 };
     bool ok = shk_buffer_printf(&line, "{\"step\":%llu,\"tokens\":%llu,\"loss\":%.7g,\"rate\":%.6g,\"norm\":%.6g",
                                 (unsigned long long)p->step, (unsigned long long)tokens, p->loss, p->rate, p->norm) &&
               shk_buffer_printf(&line, ",\"tokens_per_s\":%.6g", p->tokens_per_s);
-    if (ok && !isnan(active)) ok = shk_buffer_printf(&line, ",\"active\":%.4g", active);
+    if (ok && !isnan(active->share)) ok = shk_buffer_printf(&line, ",\"active\":%.4g", active->share);
+    ok = ok && put_layers(&line, "active_layers", active->neurons, active->layers) &&
+         put_layers(&line, "attended_layers", active->positions, active->layers);
     if (ok && !isnan(p->held_out)) ok = shk_buffer_printf(&line, ",\"held_out\":%.7g", p->held_out);
     ok = ok && shk_buffer_printf(&line, "}\n") && add_point(r, (shk_point){ (double)p->step, p->loss, p->held_out });
     shk_status st = ok ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no memory", r->dir);

@@ -5,6 +5,7 @@
 
 #include "mem.h"
 #include "sparkhawk_train.h"
+#include "train/activity.h"
 
 typedef struct shk_point {
     double step, loss, held_out; /* NaN: none */
@@ -20,8 +21,8 @@ typedef struct shk_record {
 
 /* Opens the record in `dir`. Lines past `step` (of a run that was stopped after its last checkpoint) are dropped. */
 shk_status shk_record_open(shk_record *r, const char *dir, uint64_t step, shk_error *err);
-/* A line. tokens: consumed so far. active: mean share of active neurons in the sparse layers, NaN if there are none. */
-shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t tokens, double active, shk_error *err);
+/* A line. tokens: consumed so far. */
+shk_status shk_record_add(shk_record *r, const shk_train_progress *p, uint64_t tokens, const shk_activity *active, shk_error *err);
 /* The picture and the page, if the last ones are older than `seconds`. */
 shk_status shk_record_draw(shk_record *r, const shk_train_progress *p, double seconds, shk_error *err);
 void shk_record_close(shk_record *r); /* a zeroed one is allowed */
