@@ -336,12 +336,13 @@ json_t *shk_config_to_json(const shk_config *c, const char *dtype) {
         double v = shk_field_load(c, f);
         bool none = (f->kind == SHK_FIELD_ID && v < 0) || (v == 0 && strstr(key, "cap"));
         if (f->at == offsetof(shk_config, context) && v == 0) continue;
+        bool whole = f->at == offsetof(shk_config, q_scalar) && v == floor(v); /* transformers insists on an integer */
         if (c->family == SHK_RECURRENT_GEMMA && f->at == offsetof(shk_config, ffn)) v *= 2;
         json_object_set_new(o, key,
                             none                        ? json_null()
                             : f->kind == SHK_FIELD_BOOL ? json_boolean(v != 0)
-                            : f->kind == SHK_FIELD_REAL ? json_real(v)
-                                                        : json_integer((json_int_t)v));
+                            : f->kind == SHK_FIELD_REAL && !whole ? json_real(v)
+                                                                  : json_integer((json_int_t)v));
     }
     if (c->family != SHK_NATIVE) json_object_set_new(o, "hidden_activation", json_string("gelu_pytorch_tanh"));
     if (c->rope_scale != 1)

@@ -75,7 +75,7 @@ const shk_slot shk_slots[] = {
     { RG, REC, ANY_MLP, "temporal_block.linear_y.bias", "rec_y.bias", VEC(linear_y_bias), { DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.linear_out.weight", "rec_output.weight", MAT(linear_out), { DIM_HIDDEN, DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.linear_out.bias", "rec_output.bias", VEC(linear_out_bias), { DIM_HIDDEN } },
-    { RG, REC, ANY_MLP, "temporal_block.conv_1d.weight", "rec_conv.weight", CONV(conv), { DIM_LRU, DIM_TAPS } },
+    { RG, REC, ANY_MLP, "temporal_block.conv_1d.weight", "rec_conv.weight", CONV(conv), { DIM_LRU, DIM_ONE, DIM_TAPS } },
     { RG, REC, ANY_MLP, "temporal_block.conv_1d.bias", "rec_conv.bias", VEC(conv_bias), { DIM_LRU } },
     { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_weight", "rec_gate_i.weight", PLAIN(input_gate), BLOCK_MATRIX },
     { RG, REC, ANY_MLP, "temporal_block.rg_lru.input_gate_bias", "rec_gate_i.bias",
@@ -142,7 +142,7 @@ bool shk_slot_applies(const shk_slot *s, const shk_config *c, int layer) {
 static uint64_t dim(uint8_t d, const shk_config *c, int layer) {
     uint32_t ffn = layer < 0 ? c->ffn : c->layers[layer].ffn;
     switch ((shk_dim)d) {
-    case DIM_1: return 1;
+    case DIM_1: case DIM_ONE: return 1;
     case DIM_VOCAB: return c->vocab;
     case DIM_HIDDEN: return c->hidden;
     case DIM_FFN: return ffn;

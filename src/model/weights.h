@@ -60,7 +60,7 @@ typedef enum shk_role {
 
 typedef enum shk_dim {
     DIM_1, DIM_VOCAB, DIM_HIDDEN, DIM_FFN, DIM_Q, DIM_KV, DIM_HEAD, DIM_LRU, DIM_BLOCKS, DIM_BLOCK, DIM_TAPS, DIM_RANK, DIM_REST,
-    DIM_ALTUP, DIM_ALTUP2, DIM_LAUREL, DIM_PLE, DIM_PLE_ALL, DIM_PLE_VOCAB
+    DIM_ONE /* a 1 that other readers look for */, DIM_ALTUP, DIM_ALTUP2, DIM_LAUREL, DIM_PLE, DIM_PLE_ALL, DIM_PLE_VOCAB
 } shk_dim;
 
 typedef struct shk_slot {

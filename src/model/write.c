@@ -79,6 +79,10 @@ static shk_status add_item(job *j, const shk_slot *s, int layer, int index, shk_
             shape[1] = d;
         }
     }
+    if (j->gguf && s->role == SHK_ROLE_CONV) { /* without the dimension of 1 that some checkpoints have in the middle */
+        shape[1] = shape[t->n_dims - 1];
+        t->n_dims = 2;
+    }
     if (index < 0) {
         shape[2] = shape[1];
         shape[1] = shape[0];
