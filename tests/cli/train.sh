@@ -39,6 +39,14 @@ check "each logged step is a line" [ "$(wc -l <whole/metrics.jsonl)" = 12 ]
 while read -r line; do echo "$line" >line.json && check "a line of metrics is JSON" valid_json line.json; done <whole/metrics.jsonl
 loss() { sed -nE "s/.*\"step\":$1,.*\"loss\":([0-9.]+).*/\1/p" whole/metrics.jsonl; }
 check "the loss falls" awk "BEGIN { exit !($(loss 24) < $(loss 2) - 0.3) }"
+cat >layers.py <<'END'
+import json
+for p in map(json.loads, open("whole/metrics.jsonl")):
+    shares, attended = p["active_layers"], p["attended_layers"]
+    assert len(shares) == 3 and abs(p["active"] - sum(shares) / 3) < 1e-5, p  # of four digits, below 0.1
+    assert attended[:2] == [None, None] and 1 <= attended[2] <= 48, p
+END
+check "metrics tell what each sparse layer did" python3 layers.py
 check "there is a picture" grep -q '</svg>' whole/loss.svg
 check "and a page with it" grep -q '</svg>' whole/index.html
 check "which is XML" python3 -c 'import xml.dom.minidom as x; x.parse("whole/loss.svg")'
@@ -78,6 +86,11 @@ train --set out=bf16 --set compute=bf16 -q
 check "bf16 products train" [ $status = 0 ]
 cmp -s bf16/step-00000024/model.safetensors whole/step-00000024/model.safetensors
 check "and are something else" [ $? = 1 ]
+"$root/tools/compare_runs.py" whole rounded=bf16 -o runs.svg >out 2>err
+status=$?
+check "runs can be compared" [ $status = 0 ]
+check "in a table" grep -qE '^rounded +24 +4\.608k +[0-9.]+ +[0-9.]+ ' out
+check "and a picture" python3 -c 'import xml.dom.minidom as x; x.parse("runs.svg")'
 # four sequences make one step, however they are divided: but for rounding
 first_step() { sed -nE 's/^\{"step":1,.*"loss":([0-9.]+),.*"norm":([0-9.]+),.*/\1 \2/p' "$1/metrics.jsonl"; }
 for batch in 1 4; do
