@@ -237,9 +237,13 @@ typedef struct shk_adamw {
  * gradient of the loss by what follows it. Gradients of activations are written, those of parameters added to. Sums over rows have
  * one order for any number of threads. */
 typedef struct shk_train_ops {
+    size_t logits; /* values of logits that are best computed at once */
+
     /* How products are computed from now on: SHK_F32, or SHK_BF16 (factors rounded to it, sums in f32). Returns the bytes of a
      * shk_act; 0: the device has no such type. */
     size_t (*begin)(void *dev, shk_type compute);
+    /* The parameters w [n] have values that adamw has not given them: copies of them that products read are made anew. */
+    void (*refresh)(void *dev, const float *w, size_t n);
     void (*zero)(void *dev, void *p, size_t bytes);
 
     /* x[i] = scale * E[tokens[i]]                               x [N, E.cols] */
@@ -258,23 +262,25 @@ typedef struct shk_train_ops {
     void (*block_linear_grad)(void *dev, shk_act *dx, float *dW, float *db, const shk_act *dy, const shk_act *x, const shk_mat *W,
                               size_t blocks, size_t N, bool add);
 
-    /* As shk_ops has them. */
-    void (*rmsnorm)(void *dev, shk_act *y, const shk_act *x, const float *w, size_t rows, size_t n, float eps);
+    /* As shk_ops has them; what rmsnorm gives is added to `to` (NULL: zeros). */
+    void (*rmsnorm)(void *dev, shk_act *y, const shk_act *x, const float *w, const shk_act *to, size_t rows, size_t n, float eps);
     void (*add)(void *dev, shk_act *y, const shk_act *x, size_t n);
     void (*scale)(void *dev, shk_act *x, size_t n, float s);
     void (*gelu_mul)(void *dev, shk_act *y, const shk_act *g, const shk_act *u, size_t n);
-    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r   (dw may be NULL) */
+    /* With r = rsqrt(mean x^2 + eps):  dx = r (w dy - x r^2 mean(w dy x)),  dw += sum over rows of dy x r   (dw may be NULL)
+     * and dx += where `add` */
     void (*rmsnorm_grad)(void *dev, shk_act *dx, float *dw, const shk_act *dy, const shk_act *x, const float *w, size_t rows,
-                         size_t n, float eps);
-    /* dg = dy u gelu'(g),  du = dy gelu(g)                      [n]; du may be dy */
-    void (*gelu_mul_grad)(void *dev, shk_act *dg, shk_act *du, const shk_act *dy, const shk_act *g, const shk_act *u, size_t n);
+                         size_t n, float eps, bool add);
+    /* dg = dy u gelu'(g),  du = dy gelu(g), and y again         [n]; du may be dy */
+    void (*gelu_mul_grad)(void *dev, shk_act *dg, shk_act *du, shk_act *y, const shk_act *dy, const shk_act *g, const shk_act *u,
+                          size_t n);
 
     /* y = gelu(max(s - theta(s), 0)) u                          y, s, u [N, n]   th [N] */
     void (*topk_gelu_mul)(void *dev, shk_act *y, shk_threshold *th, const shk_act *s, const shk_act *u, size_t N, size_t n,
                           const shk_sparsity *how);
-    /* theta has a gradient too: d theta / d s_j = 1/n + Q (s_j - mean) / ((n - ddof) std).      du may be dy */
-    void (*topk_gelu_mul_grad)(void *dev, shk_act *ds, shk_act *du, const shk_act *dy, const shk_threshold *th, const shk_act *s,
-                               const shk_act *u, size_t N, size_t n, const shk_sparsity *how);
+    /* theta has a gradient too: d theta / d s_j = 1/n + Q (s_j - mean) / ((n - ddof) std).      du may be dy; y again */
+    void (*topk_gelu_mul_grad)(void *dev, shk_act *ds, shk_act *du, shk_act *y, const shk_act *dy, const shk_threshold *th,
+                               const shk_act *s, const shk_act *u, size_t N, size_t n, const shk_sparsity *how);
 
     /* Rotates x [N, heads, head_dim] as shk_ops.rope does; table [T, 2, half] by the position in the document. `back`: by the
      * opposite angles, which is the gradient. */

@@ -12,6 +12,9 @@ static size_t begin(void *dev, shk_type compute) {
     return compute == SHK_F32 || compute == SHK_BF16 ? sizeof(float) : 0;
 }
 
+/* Products read the parameters themselves. */
+static void refresh(void *dev, const float *w, size_t n) { (void)dev, (void)w, (void)n; }
+
 static void zero(void *dev, void *p, size_t bytes) {
     (void)dev;
     memset(p, 0, bytes);
@@ -32,7 +35,7 @@ typedef struct rows_args {
     const shk_sparsity *how;
     size_t rows, n, heads, half;
     float eps, scale;
-    bool back;
+    bool back, add;
 } rows_args;
 
 static void embed_range(void *ctx, int thread, size_t begin, size_t end) {
@@ -68,10 +71,13 @@ static void embed_grad(void *dev, float *dE, const float *dx, const int32_t *tok
 enum { NORM_ROWS = 256 };
 
 static void rmsnorm_dx_range(void *ctx, int thread, size_t begin, size_t end) {
-    (void)thread;
     const rows_args *a = ctx;
-    for (size_t i = begin; i < end; i++)
-        a->ds[i] = a->cpu->k.rmsnorm_grad(a->y + i * a->n, a->dy + i * a->n, a->x + i * a->n, a->w, a->n, a->eps);
+    float *apart = a->cpu->scratch + (size_t)thread * SHK_CPU_SCRATCH;
+    for (size_t i = begin; i < end; i++) {
+        float *y = a->y + i * a->n;
+        a->ds[i] = a->cpu->k.rmsnorm_grad(a->add ? apart : y, a->dy + i * a->n, a->x + i * a->n, a->w, a->n, a->eps);
+        if (a->add) a->cpu->k.add(y, apart, a->n);
+    }
 }
 
 static void rmsnorm_dw_range(void *ctx, int thread, size_t begin, size_t end) {
@@ -81,13 +87,18 @@ static void rmsnorm_dw_range(void *ctx, int thread, size_t begin, size_t end) {
         for (size_t j = begin; j < end; j++) a->dw[j] += a->dy[i * a->n + j] * a->x[i * a->n + j] * a->ds[i];
 }
 
+static void rmsnorm(void *dev, float *y, const float *x, const float *w, const float *to, size_t rows, size_t n, float eps) {
+    shk_cpu_rmsnorm(dev, y, x, w, rows, n, eps);
+    if (to) shk_cpu_add(dev, y, to, rows * n);
+}
+
 static void rmsnorm_grad(void *dev, float *dx, float *dw, const float *dy, const float *x, const float *w, size_t rows, size_t n,
-                         float eps) {
+                         float eps, bool add) {
     shk_cpu *cpu = dev;
     float scales[NORM_ROWS];
     for (size_t i = 0; i < rows; i += NORM_ROWS) {
         rows_args args = { .cpu = cpu, .y = dx + i * n, .dw = dw, .dy = dy + i * n, .x = x + i * n, .w = w, .n = n, .eps = eps,
-                           .rows = rows - i < NORM_ROWS ? rows - i : NORM_ROWS, .ds = scales };
+                           .rows = rows - i < NORM_ROWS ? rows - i : NORM_ROWS, .ds = scales, .add = add };
         shk_pool_run(cpu->pool, rmsnorm_dx_range, &args, args.rows, GRAIN / n + 1);
         if (dw) shk_pool_run(cpu->pool, rmsnorm_dw_range, &args, n, SHK_CPU_COLUMNS);
     }
@@ -122,12 +133,13 @@ static void rope(void *dev, float *x, const float *table, const shk_batch *b, si
 static void gelu_mul_grad_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const rows_args *a = ctx;
+    a->cpu->k.gelu_mul(a->y + begin, a->s + begin, a->u + begin, end - begin);
     a->cpu->k.gelu_mul_grad(a->ds + begin, a->du + begin, a->dy + begin, a->s + begin, a->u + begin, end - begin);
 }
 
-static void gelu_mul_grad(void *dev, float *dg, float *du, const float *dy, const float *g, const float *u, size_t n) {
+static void gelu_mul_grad(void *dev, float *dg, float *du, float *y, const float *dy, const float *g, const float *u, size_t n) {
     shk_cpu *cpu = dev;
-    rows_args args = { .cpu = cpu, .ds = dg, .du = du, .dy = dy, .s = g, .u = u };
+    rows_args args = { .cpu = cpu, .y = y, .ds = dg, .du = du, .dy = dy, .s = g, .u = u };
     shk_pool_run(cpu->pool, gelu_mul_grad_range, &args, n, GRAIN);
 }
 
@@ -163,6 +175,7 @@ static void topk_gelu_mul_grad_range(void *ctx, int thread, size_t begin, size_t
         const float *s = a->s + i * n;
         float *ds = a->ds + i * n;
         a->cpu->k.subtract(ds, s, th->theta, n);
+        a->cpu->k.gelu_mul(a->y + i * n, ds, a->u + i * n, n);
         a->cpu->k.gelu_mul_grad(ds, a->du + i * n, a->dy + i * n, ds, a->u + i * n, n);
         if (th->theta == -INFINITY) continue;
         double sum = 0; /* what theta gets: less the sum over the active */
@@ -176,10 +189,10 @@ static void topk_gelu_mul_grad_range(void *ctx, int thread, size_t begin, size_t
     }
 }
 
-static void topk_gelu_mul_grad(void *dev, float *ds, float *du, const float *dy, const shk_threshold *th, const float *s,
+static void topk_gelu_mul_grad(void *dev, float *ds, float *du, float *y, const float *dy, const shk_threshold *th, const float *s,
                                const float *u, size_t N, size_t n, const shk_sparsity *how) {
     shk_cpu *cpu = dev;
-    rows_args args = { .cpu = cpu, .ds = ds, .du = du, .dy = dy, .found = th, .s = s, .u = u, .n = n, .how = how };
+    rows_args args = { .cpu = cpu, .y = y, .ds = ds, .du = du, .dy = dy, .found = th, .s = s, .u = u, .n = n, .how = how };
     shk_pool_run(cpu->pool, topk_gelu_mul_grad_range, &args, N, GRAIN / n + 1);
 }
 
@@ -288,7 +301,9 @@ static void adamw(void *dev, float *w, float *m, float *v, const float *g, size_
 }
 
 const shk_train_ops shk_cpu_train_ops = {
+    .logits = 1 << 24,
     .begin = begin,
+    .refresh = refresh,
     .zero = zero,
     .embed = embed,
     .embed_grad = embed_grad,
@@ -297,7 +312,7 @@ const shk_train_ops shk_cpu_train_ops = {
     .linear_grad_w = shk_cpu_linear_grad_w,
     .block_linear = shk_cpu_block_linear_rows,
     .block_linear_grad = shk_cpu_block_linear_grad,
-    .rmsnorm = shk_cpu_rmsnorm,
+    .rmsnorm = rmsnorm,
     .add = shk_cpu_add,
     .scale = shk_cpu_scale,
     .gelu_mul = shk_cpu_gelu_mul,

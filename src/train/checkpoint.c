@@ -249,6 +249,7 @@ shk_status shk_checkpoint_read(shk_net *n, shk_train_state *s, const char *path,
     }
     if (!st) {
         n->ops->upload(n->dev, n->w, w, size * sizeof *w);
+        n->t->refresh(n->dev, n->w, size);
         n->ops->upload(n->dev, s->m, m + s->at, s->n * sizeof *m);
         n->ops->upload(n->dev, s->v, v + s->at, s->n * sizeof *v);
     }

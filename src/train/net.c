@@ -82,7 +82,10 @@ static void place_all(shk_net *n, placer *p) {
     place(p, &n->batch.tokens, n->N, sizeof(int32_t));
     place(p, &n->batch.targets, n->N, sizeof(int32_t));
     place(p, &n->batch.first, n->N, sizeof(int32_t));
-    for (size_t i = 0; i < n->m->n_ropes; i++) place(p, &n->ropes[i], n->options.T * 2 * n->m->ropes[i].half, sizeof(float));
+    for (size_t i = 0; i < n->m->n_ropes; i++) {
+        place(p, &n->ropes[i], n->options.T * 2 * n->m->ropes[i].half, sizeof(float));
+        place(p, &n->q_ropes[i], n->options.T * 2 * n->m->ropes[i].half, sizeof(float));
+    }
     place(p, &n->stream, (c->n_layers + (size_t)1) * n->N * c->hidden, n->act);
     size_t start = p->end, end = start;
     for (uint32_t l = 0; l < c->n_layers; l++) {
@@ -111,9 +114,36 @@ static shk_status make_params(shk_net *n, shk_error *err) {
     float *host = shk_calloc(n->params.size, sizeof *host);
     st = host ? shk_params_read(&n->params, host, n->m, err) : shk_fail(err, SHK_E_MEMORY, "%s: no memory", n->m->path);
     if (!st) n->ops->upload(n->dev, n->w, host, bytes);
+    if (!st) n->t->refresh(n->dev, n->w, n->params.size);
     free(host);
     if (!st) st = shk_params_bind(&n->params, &n->W, n->w, n->m->arena, err);
     if (!st) st = shk_params_bind(&n->params, &n->G, n->g, n->m->arena, err);
+    return st;
+}
+
+/* Angles of positions 0 to T - 1, made as passes of a model make them. */
+static shk_status make_ropes(shk_net *n, shk_error *err) {
+    shk_status st = SHK_OK;
+    for (size_t t = 0, k; !st && t < n->options.T; t += k) {
+        k = n->options.T - t < SHK_PASS_ROWS ? n->options.T - t : SHK_PASS_ROWS;
+        shk_seq seq = { .n = k, .pos = t };
+        shk_pass positions = { .T = k, .seqs = &seq, .n_seqs = 1 };
+        n->ops->begin(n->dev, &positions, 0, false);
+        for (size_t i = 0; i < n->m->n_ropes; i++) {
+            const shk_rope *r = &n->m->ropes[i];
+            n->ops->rope_table(n->dev, n->ropes[i] + t * 2 * r->half, r->freq, r->half, &positions);
+        }
+        st = n->ops->end(n->dev, true, err);
+    }
+    for (size_t i = 0; !st && i < n->m->n_ropes; i++) {
+        size_t values = n->options.T * 2 * n->m->ropes[i].half;
+        float *table = shk_calloc(values, sizeof *table), scale = (float)(1 / sqrt(n->c->q_scalar));
+        if (!table) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", n->m->path);
+        n->ops->download(n->dev, table, n->ropes[i], values * sizeof *table);
+        for (size_t j = 0; j < values; j++) table[j] *= scale;
+        n->ops->upload(n->dev, n->q_ropes[i], table, values * sizeof *table);
+        free(table);
+    }
     return st;
 }
 
@@ -125,15 +155,10 @@ static shk_status make_buffers(shk_net *n, shk_error *err) {
     if (st) return st;
     p = (placer){ .base = n->block.p };
     place_all(n, &p);
-    shk_seq seq = { .n = n->options.T };
-    shk_pass positions = { .T = n->options.T, .seqs = &seq, .n_seqs = 1 };
-    for (size_t i = 0; i < n->m->n_ropes; i++)
-        n->ops->rope_table(n->dev, n->ropes[i], n->m->ropes[i].freq, n->m->ropes[i].half, &positions);
-    return SHK_OK;
+    return make_ropes(n, err);
 }
 
 shk_status shk_net_new(shk_net **out, shk_model *m, const shk_net_options *o, shk_error *err) {
-    enum { LOGITS = 1 << 24 }; /* values at once, about */
     *out = NULL;
     shk_net *n = shk_calloc(1, sizeof *n);
     shk_status st = SHK_OK;
@@ -148,8 +173,9 @@ shk_status shk_net_new(shk_net **out, shk_model *m, const shk_net_options *o, sh
         st = shk_fail(err, SHK_E_ARGUMENT, "a batch of %zu x %zu tokens is not possible", o->B, o->T);
     if (!st && !(n->act = n->t->begin(n->dev, o->bf16 ? SHK_BF16 : SHK_F32)))
         st = shk_fail(err, SHK_E_UNSUPPORTED, "%s cannot compute in %s", m->ops->name, o->bf16 ? "bf16" : "f32");
-    n->rows = LOGITS / n->c->vocab < 64 ? 64 : LOGITS / n->c->vocab;
-    if (n->rows > n->N) n->rows = n->N;
+    n->rows = !st && n->t->logits / n->c->vocab > 64 ? n->t->logits / n->c->vocab : 64;
+    size_t parts = (n->N + n->rows - 1) / n->rows;
+    n->rows = !st ? (n->N + parts - 1) / parts : 1; /* parts alike */
     n->acts = shk_arena_alloc(m->arena, n->c->n_layers, sizeof *n->acts);
     n->host_loss = shk_calloc(n->N, sizeof *n->host_loss);
     if (!st && (!n->acts || !n->host_loss)) st = shk_fail(err, SHK_E_MEMORY, "no memory");
@@ -177,8 +203,8 @@ static shk_act *stream(const shk_net *n, uint32_t l) {
 
 /* out = x + the slot's output, which is in `y` before its norm, or in `out` already where it has none */
 static void join(shk_net *n, shk_act *out, const shk_act *y, const shk_act *x, const float *norm) {
-    if (norm) n->t->rmsnorm(n->dev, out, y, norm, n->N, n->c->hidden, (float)n->c->eps);
-    n->t->add(n->dev, out, x, n->N * n->c->hidden);
+    if (norm) n->t->rmsnorm(n->dev, out, y, norm, x, n->N, n->c->hidden, (float)n->c->eps);
+    else n->t->add(n->dev, out, x, n->N * n->c->hidden);
 }
 
 static void layer(shk_net *n, uint32_t l) {
@@ -188,13 +214,13 @@ static void layer(shk_net *n, uint32_t l) {
     size_t N = n->N, d = n->c->hidden;
     float eps = (float)n->c->eps;
 
-    n->t->rmsnorm(n->dev, a->mixer_in, x, w->pre_mixer_norm, N, d, eps);
+    n->t->rmsnorm(n->dev, a->mixer_in, x, w->pre_mixer_norm, NULL, N, d, eps);
     shk_act *y = w->post_mixer_norm ? a->mixer_out : a->mid;
     if (n->c->layers[l].mixer == SHK_MIXER_RECURRENT) shk_net_recurrent(n, l, y, a->mixer_in);
     else shk_net_attention(n, l, y, a->mixer_in);
     join(n, a->mid, y, x, w->post_mixer_norm);
 
-    n->t->rmsnorm(n->dev, a->mlp_in, a->mid, w->pre_mlp_norm, N, d, eps);
+    n->t->rmsnorm(n->dev, a->mlp_in, a->mid, w->pre_mlp_norm, NULL, N, d, eps);
     y = w->post_mlp_norm ? a->mlp_out : next;
     shk_net_mlp(n, l, y, a->mlp_in);
     join(n, next, y, a->mid, w->post_mlp_norm);
@@ -210,14 +236,13 @@ static float embedding_scale(const shk_config *c) {
 /* The gradient of a slot's output, which is that of the stream but for the norm between them. */
 static const shk_act *output_grad(shk_net *n, const shk_act *y, const float *norm, const float *dnorm) {
     if (!norm) return n->s.dx;
-    n->t->rmsnorm_grad(n->dev, n->s.dy, shk_grad(dnorm), n->s.dx, y, norm, n->N, n->c->hidden, (float)n->c->eps);
+    n->t->rmsnorm_grad(n->dev, n->s.dy, shk_grad(dnorm), n->s.dx, y, norm, n->N, n->c->hidden, (float)n->c->eps, false);
     return n->s.dy;
 }
 
 /* dx += the gradient of the stream before a slot, from s.dn, that of its normalised input */
 static void input_grad(shk_net *n, const shk_act *x, const float *norm, const float *dnorm) {
-    n->t->rmsnorm_grad(n->dev, n->s.dy, shk_grad(dnorm), n->s.dn, x, norm, n->N, n->c->hidden, (float)n->c->eps);
-    n->t->add(n->dev, n->s.dx, n->s.dy, n->N * n->c->hidden);
+    n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(dnorm), n->s.dn, x, norm, n->N, n->c->hidden, (float)n->c->eps, true);
 }
 
 static void layer_grad(shk_net *n, uint32_t l) {
@@ -239,7 +264,7 @@ static void layer_grad(shk_net *n, uint32_t l) {
 static void head(shk_net *n, bool train, float z_weight, float scale) {
     const shk_config *c = n->c;
     size_t d = c->hidden;
-    n->t->rmsnorm(n->dev, n->s.last, stream(n, c->n_layers), n->W.final_norm, n->N, d, (float)c->eps);
+    n->t->rmsnorm(n->dev, n->s.last, stream(n, c->n_layers), n->W.final_norm, NULL, n->N, d, (float)c->eps);
     for (size_t i = 0; i < n->N; i += n->rows) {
         size_t rows = n->N - i < n->rows ? n->N - i : n->rows;
         const shk_act *x = shk_act_at(n, n->s.last, i * d);
@@ -255,7 +280,7 @@ static void head(shk_net *n, bool train, float z_weight, float scale) {
 static void backward(shk_net *n) {
     const shk_config *c = n->c;
     n->t->rmsnorm_grad(n->dev, n->s.dx, shk_grad(n->G.final_norm), n->s.dn, stream(n, c->n_layers), n->W.final_norm, n->N,
-                       c->hidden, (float)c->eps);
+                       c->hidden, (float)c->eps, false);
     for (uint32_t l = c->n_layers; l-- > 0;) {
         if (n->options.recompute && l + 1 < c->n_layers) layer(n, l);
         layer_grad(n, l);
@@ -276,8 +301,8 @@ static shk_status check(const shk_net *n, const int32_t *tokens, const int32_t *
     return SHK_OK;
 }
 
-shk_status shk_net_run(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train, float z_weight,
-                       float scale, double *sum, shk_error *err) {
+shk_status shk_net_start(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train,
+                         float z_weight, float scale, shk_error *err) {
     shk_status st = check(n, tokens, targets, first, err);
     if (st) return st;
     n->ops->upload(n->dev, (void *)n->batch.tokens, tokens, n->N * sizeof *tokens);
@@ -287,8 +312,18 @@ shk_status shk_net_run(shk_net *n, const int32_t *tokens, const int32_t *targets
     for (uint32_t l = 0; l < n->c->n_layers; l++) layer(n, l);
     head(n, train, z_weight, scale);
     if (train) backward(n);
+    return SHK_OK;
+}
+
+shk_status shk_net_finish(shk_net *n, double *sum, shk_error *err) {
     n->ops->download(n->dev, n->host_loss, n->s.loss, n->N * sizeof *n->host_loss);
     *sum = 0;
     for (size_t i = 0; i < n->N; i++) *sum += (double)n->host_loss[i];
-    return SHK_OK;
+    return n->ops->end(n->dev, true, err);
+}
+
+shk_status shk_net_run(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train, float z_weight,
+                       float scale, double *sum, shk_error *err) {
+    shk_status st = shk_net_start(n, tokens, targets, first, train, z_weight, scale, err);
+    return st ? st : shk_net_finish(n, sum, err);
 }

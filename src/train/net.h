@@ -25,7 +25,7 @@ typedef struct shk_scratch {
     shk_act *dq, *dk, *dv, *dout;    /* as q, k, v, o */
     void *work;                      /* of attention */
     shk_act *gated, *dgated, *dbranch, *dline, *dia, *dra; /* [N, w] */
-    shk_act *a, *da, *ds;            /* [N, f] */
+    shk_act *a, *da, *ds;            /* [N, f] a: s and u together */
     shk_act *last;                   /* [N, d] behind the final norm */
     shk_act *logits;                 /* [rows, V] */
     float *loss;                     /* [N] */
@@ -52,6 +52,7 @@ typedef struct shk_net {
     size_t N, rows;     /* rows of a batch; of logits at once */
     shk_batch batch;
     float *ropes[SHK_MAX_ROPES]; /* [T, 2, half] */
+    float *q_ropes[SHK_MAX_ROPES]; /* times the scale of queries, for heads that are rotated whole */
     char *stream;       /* [layers + 1, N, d] activations: the residual stream before each layer */
     shk_acts *acts;     /* [layers] */
     shk_scratch s;
@@ -67,6 +68,10 @@ void shk_net_free(shk_net *n); /* NULL is allowed */
  * gradients of scale * (sum + z_weight * sum of (log sum exp of the logits)^2) are added to n->g. */
 shk_status shk_net_run(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train, float z_weight,
                        float scale, double *sum, shk_error *err);
+/* The same in two halves: a device of its own computes between them, and the caller may do something else. */
+shk_status shk_net_start(shk_net *n, const int32_t *tokens, const int32_t *targets, const int32_t *first, bool train,
+                         float z_weight, float scale, shk_error *err);
+shk_status shk_net_finish(shk_net *n, double *sum, shk_error *err);
 
 /* The p-th activation from x on. */
 static inline shk_act *shk_act_at(const shk_net *n, const shk_act *x, size_t p) {

@@ -17,20 +17,14 @@ static mlp mlp_of(const shk_net *n, uint32_t l) {
     return p;
 }
 
-/* s.a = gelu(...) u, from what the forward has left */
-static void activate(shk_net *n, uint32_t l, const mlp *p) {
-    const shk_acts *x = &n->acts[l];
-    if (n->c->layers[l].mlp == SHK_MLP_GATED) n->t->gelu_mul(n->dev, n->s.a, x->s, x->u, n->N * p->f);
-    else n->t->topk_gelu_mul(n->dev, n->s.a, x->active, x->s, x->u, n->N, p->f, &p->how);
-}
-
 void shk_net_mlp(shk_net *n, uint32_t l, shk_act *out, const shk_act *in) {
     const mlp p = mlp_of(n, l);
     const shk_acts *x = &n->acts[l];
     size_t d = n->c->hidden;
     n->t->linear(n->dev, x->s, in, d, p.gate, p.w->gate_bias, n->N);
     n->t->linear(n->dev, x->u, shk_act_at(n, in, p.skip), d, &p.w->up, p.w->up_bias, n->N);
-    activate(n, l, &p);
+    if (n->c->layers[l].mlp == SHK_MLP_GATED) n->t->gelu_mul(n->dev, n->s.a, x->s, x->u, n->N * p.f);
+    else n->t->topk_gelu_mul(n->dev, n->s.a, x->active, x->s, x->u, n->N, p.f, &p.how);
     n->t->linear(n->dev, out, n->s.a, p.f, &p.w->down, p.w->down_bias, n->N);
 }
 
@@ -42,11 +36,10 @@ void shk_net_mlp_grad(shk_net *n, uint32_t l, shk_act *din, const shk_act *dy, c
     const shk_act *rest = shk_act_at(n, in, p.skip);
     size_t d = n->c->hidden, N = n->N;
 
-    activate(n, l, &p);
     t->linear_grad_x(n->dev, da, p.f, dy, &p.w->down, N, false);
+    if (n->c->layers[l].mlp == SHK_MLP_GATED) t->gelu_mul_grad(n->dev, ds, du, n->s.a, da, x->s, x->u, N * p.f);
+    else t->topk_gelu_mul_grad(n->dev, ds, du, n->s.a, da, x->active, x->s, x->u, N, p.f, &p.how);
     t->linear_grad_w(n->dev, shk_grad(p.g->down.data), shk_grad(p.g->down_bias), dy, n->s.a, p.f, d, p.f, N);
-    if (n->c->layers[l].mlp == SHK_MLP_GATED) t->gelu_mul_grad(n->dev, ds, du, da, x->s, x->u, N * p.f);
-    else t->topk_gelu_mul_grad(n->dev, ds, du, da, x->active, x->s, x->u, N, p.f, &p.how);
     t->linear_grad_x(n->dev, din, d, ds, p.gate, N, false);
     t->linear_grad_x(n->dev, shk_act_at(n, din, p.skip), d, du, &p.w->up, N, p.skip == 0); /* spark's see parts of the input */
     t->linear_grad_w(n->dev, p.dgate, shk_grad(p.g->gate_bias), ds, in, d, p.f, p.gate->cols, N);

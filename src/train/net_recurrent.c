@@ -1,11 +1,6 @@
 /* Griffin's recurrent block, forward and backward (docs/MODEL.md; Griffin, sec. 2.4). */
 #include "train/net.h"
 
-/* s.gated = gelu(branch) h */
-static void gate(shk_net *n, const shk_acts *x) {
-    n->t->gelu_mul(n->dev, n->s.gated, x->branch, x->h, n->N * n->c->lru_width);
-}
-
 void shk_net_recurrent(shk_net *n, uint32_t l, shk_act *out, const shk_act *in) {
     const shk_config *c = n->c;
     const shk_layer *w = &n->W.layers[l];
@@ -18,7 +13,7 @@ void shk_net_recurrent(shk_net *n, uint32_t l, shk_act *out, const shk_act *in) 
     t->block_linear(n->dev, x->ia, x->conv, &w->input_gate, w->input_gate_bias, c->lru_blocks, N);
     t->block_linear(n->dev, x->ra, x->conv, &w->recurrence_gate, w->recurrence_gate_bias, c->lru_blocks, N);
     t->rglru(n->dev, x->h, x->conv, x->ia, x->ra, w->lambda, &n->batch, width);
-    gate(n, x);
+    t->gelu_mul(n->dev, n->s.gated, x->branch, x->h, N * width);
     t->linear(n->dev, out, n->s.gated, width, &w->linear_out, w->linear_out_bias, N);
 }
 
@@ -30,10 +25,9 @@ void shk_net_recurrent_grad(shk_net *n, uint32_t l, shk_act *din, const shk_act 
     shk_act *dh = n->s.dgated, *dbranch = n->s.dbranch, *dconv = n->s.gated, *dline = n->s.dline;
     size_t N = n->N, d = c->hidden, width = c->lru_width;
 
-    gate(n, x);
     t->linear_grad_x(n->dev, n->s.dgated, width, dy, &w->linear_out, N, false);
+    t->gelu_mul_grad(n->dev, dbranch, dh, n->s.gated, n->s.dgated, x->branch, x->h, N * width);
     t->linear_grad_w(n->dev, shk_grad(g->linear_out.data), shk_grad(g->linear_out_bias), dy, n->s.gated, width, d, width, N);
-    t->gelu_mul_grad(n->dev, dbranch, dh, n->s.dgated, x->branch, x->h, N * width);
     t->rglru_grad(n->dev, dconv, n->s.dia, n->s.dra, shk_grad(g->lambda), dh, x->h, x->conv, x->ia, x->ra, w->lambda, &n->batch,
                   width);
     t->block_linear_grad(n->dev, dconv, shk_grad(g->input_gate.data), shk_grad(g->input_gate_bias), n->s.dia, x->conv,

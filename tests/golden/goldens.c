@@ -177,6 +177,7 @@ static void test_laws_of(golden *g, const char *kv_type, const float *exact) {
     prefill(g, whole);
     test_laws(g, whole);
     shk_model_free(g->m);
+    double rounding = worst(whole, exact, n);
     bool same = memcmp(whole, exact, n * sizeof *whole) == 0, attends = strcmp(g->name, "hawk") != 0;
     CHECK(same == (!strcmp(kv_type, "f32") || !attends), "%s: %s for keys and values makes %s", g->name, kv_type,
           same ? "no difference" : "a difference");
@@ -184,8 +185,10 @@ static void test_laws_of(golden *g, const char *kv_type, const float *exact) {
         load(g, kv_type, i == 0 ? 1 : 3, i == 2);
         prefill(g, other);
         double w = worst(other, whole, n);
-        bool sums = i == 2 && g->device; /* there the zeros of inactive rows come between the terms of a sum, in another grouping */
-        CHECK(sums ? w <= GPU_BOUND : !memcmp(other, whole, n * sizeof *whole), "%s: variant %d differs by %g", g->name, i, w);
+        /* on a GPU the zeros of inactive rows come between the terms of a sum, in another grouping: keys may then be rounded the
+         * other way */
+        bool sums = i == 2 && g->device, same_bits = !memcmp(other, whole, n * sizeof *whole);
+        CHECK(sums ? w <= GPU_BOUND + rounding : same_bits, "%s: variant %d differs by %g", g->name, i, w);
         shk_model_free(g->m);
     }
     free(whole);

@@ -2,8 +2,7 @@
  * no twin against their formulas in double. */
 #include <math.h>
 
-#include "ops.h"
-#include "../test.h"
+#include "../device.h"
 
 static const shk_ops *ops;
 static const shk_train_ops *t;
@@ -20,7 +19,7 @@ static struct input {
     float values[MAX];
 } in[INPUTS];
 static size_t n_in;
-static float *out, *dout, *lse, *table;
+static float *out, *dout, *again, *lse, *table;
 static size_t n_out;
 static float weights[MAX];
 static shk_threshold *th;
@@ -108,6 +107,15 @@ static void check(const char *op, void (*forward)(void), void (*backward)(void),
     n_in = 0;
 }
 
+/* What a gradient has made again is what the forward gave. */
+static void same_output(const char *op, void (*forward)(void), size_t n) {
+    static float want[MAX], have[MAX];
+    forward();
+    ops->download(dev, want, out, n * sizeof(float));
+    ops->download(dev, have, again, n * sizeof(float));
+    CHECK(memcmp(want, have, n * sizeof(float)) == 0, "%s: its gradient gives another output", op);
+}
+
 /* ---- the ops ---- */
 
 enum { ROWS = 13, COLS = 21, LDX = COLS + 2 };
@@ -133,16 +141,25 @@ static void block_linear_grad(void) {
     t->block_linear_grad(dev, in[0].d, in[1].d, in[2].d, dout, in[0].x, &m, BLOCKS, N, false);
 }
 
-static void rmsnorm(void) { t->rmsnorm(dev, out, in[0].x, in[1].x, N, COLS, 1e-6f); }
-static void rmsnorm_grad(void) { t->rmsnorm_grad(dev, in[0].d, in[1].d, dout, in[0].x, in[1].x, N, COLS, 1e-6f); }
+/* y = x2 + norm(x0); the gradient of x0 in two halves, of which the second is added to the first */
+static void rmsnorm(void) { t->rmsnorm(dev, out, in[0].x, in[1].x, in[2].x, N, COLS, 1e-6f); }
+static void rmsnorm_grad(void) {
+    t->scale(dev, dout, N * COLS, 0.5f);
+    t->rmsnorm_grad(dev, in[0].d, in[1].d, dout, in[0].x, in[1].x, N, COLS, 1e-6f, false);
+    t->rmsnorm_grad(dev, in[0].d, in[1].d, dout, in[0].x, in[1].x, N, COLS, 1e-6f, true);
+    t->add(dev, dout, dout, N * COLS);
+    t->add(dev, in[2].d, dout, N * COLS);
+}
 
 static void gelu_mul(void) { t->gelu_mul(dev, out, in[0].x, in[1].x, N * COLS); }
-static void gelu_mul_grad(void) { t->gelu_mul_grad(dev, in[0].d, in[1].d, dout, in[0].x, in[1].x, N * COLS); }
+static void gelu_mul_grad(void) { t->gelu_mul_grad(dev, in[0].d, in[1].d, again, dout, in[0].x, in[1].x, N * COLS); }
 
 enum { NEURONS = 100 };
 static shk_sparsity sparsity;
 static void topk(void) { t->topk_gelu_mul(dev, out, th, in[0].x, in[1].x, N, NEURONS, &sparsity); }
-static void topk_grad(void) { t->topk_gelu_mul_grad(dev, in[0].d, in[1].d, dout, th, in[0].x, in[1].x, N, NEURONS, &sparsity); }
+static void topk_grad(void) {
+    t->topk_gelu_mul_grad(dev, in[0].d, in[1].d, again, dout, th, in[0].x, in[1].x, N, NEURONS, &sparsity);
+}
 
 static void copy_in(void) {
     static float host[MAX];
@@ -181,10 +198,11 @@ static void test_differences(void) {
     check("linear", linear, linear_grad, 1, 0);
     input(N * WIDTH, 1), input(WIDTH * BLOCK, 1), input(WIDTH, 1), output(N * WIDTH);
     check("block_linear", block_linear, block_linear_grad, 1, 0);
-    input(N * COLS, 2), input(COLS, 1), output(N * COLS);
+    input(N * COLS, 2), input(COLS, 1), input(N * COLS, 1), output(N * COLS);
     check("rmsnorm", rmsnorm, rmsnorm_grad, 1, 0);
     input(N * COLS, 4), input(N * COLS, 1), output(N * COLS);
     check("gelu_mul", gelu_mul, gelu_mul_grad, 9, 0);
+    same_output("gelu_mul", gelu_mul, N * COLS);
     input(N * HEADS * DIM, 1), output(N * HEADS * DIM);
     check("rope", rope, rope_grad, 9, 0);
     input(N * WIDTH, 1), input(TAPS * WIDTH, 1), input(WIDTH, 1), output(N * WIDTH);
@@ -195,6 +213,7 @@ static void test_differences(void) {
         sparsity = (shk_sparsity){ ddof ? 30 : 8, ddof, false };
         input(N * NEURONS, 3), input(N * NEURONS, 1), output(N * NEURONS);
         check("topk_gelu_mul", topk, topk_grad, 9, N);
+        same_output("topk_gelu_mul", topk, N * NEURONS);
     }
     sparsity.k = NEURONS;
     input(N * NEURONS, 3), input(N * NEURONS, 1), output(N * NEURONS);
@@ -307,13 +326,19 @@ static void test_adamw(size_t n) {
     n_in = 0;
 }
 
-/* Factors rounded to bf16, the sum as before. */
+/* Factors rounded to bf16, the sum as before. Where activations are bf16, so are the bias, the result, and perhaps what it is added
+ * to. */
 static void test_bf16(void) {
     float host[MAX];
-    NEED(t->begin(dev, SHK_BF16) > 0, "bf16");
+    uint16_t rounded[MAX];
+    size_t act = t->begin(dev, SHK_BF16);
+    NEED(act > 0, "bf16");
     input(N * LDX, 1), input(ROWS * COLS, 1), input(ROWS, 1), output(N * ROWS);
+    for (size_t i = 0; i < N * LDX; i++) rounded[i] = shk_f32_to_bf16(in[0].values[i]);
+    if (act == 2) ops->upload(dev, in[0].x, rounded, N * LDX * act);
     linear();
-    ops->download(dev, host, out, n_out * sizeof(float));
+    ops->download(dev, act == 2 ? (void *)rounded : host, out, n_out * act);
+    for (size_t i = 0; act == 2 && i < n_out; i++) host[i] = shk_bf16_to_f32(rounded[i]);
     for (size_t i = 0; i < N; i++)
         for (size_t r = 0; r < ROWS; r++) {
             double sum = in[2].values[r], magnitude = fabs(sum);
@@ -322,7 +347,8 @@ static void test_bf16(void) {
                 double term = x * shk_bf16_to_f32(shk_f32_to_bf16(in[1].values[r * COLS + j]));
                 sum += term, magnitude += fabs(term);
             }
-            near(host[i * ROWS + r], sum, (COLS + 2) * EPS * magnitude);
+            double b = in[2].values[r], rounding = act == 2 ? 0x1p-8 * (fabs(sum) + fabs(b) + fabs(sum - b)) * (1 + 0x1p-7) : 0;
+            near(host[i * ROWS + r], sum, (COLS + 2) * EPS * magnitude + rounding);
         }
     n_in = 0;
     NEED(t->begin(dev, SHK_F32) > 0 && t->begin(dev, SHK_Q8_0) == 0, "f32, and no q8_0");
@@ -345,12 +371,12 @@ static void make_batch(void) {
     ops->upload(dev, table, angles, sizeof angles);
 }
 
-int main(void) {
-    shk_error err;
-    NEED(shk_cpu_open(&ops, &dev, 2, &err) == SHK_OK && ops->train, "no device: %s", err.message);
+static void test_device(void) {
     t = ops->train;
+    NEED(t, "%s cannot train", ops->name);
     for (int i = 0; i < INPUTS; i++) in[i].x = ops->alloc(dev, MAX * sizeof(float)), in[i].d = ops->alloc(dev, MAX * sizeof(float));
     out = ops->alloc(dev, MAX * sizeof(float)), dout = ops->alloc(dev, MAX * sizeof(float));
+    again = ops->alloc(dev, MAX * sizeof(float));
     lse = ops->alloc(dev, MAX * sizeof(float)), table = ops->alloc(dev, MAX * sizeof(float));
     th = ops->alloc(dev, N * 8 * sizeof *th);
     NEED(t->begin(dev, SHK_F32) == sizeof(float), "activations of this test are f32");
@@ -364,5 +390,12 @@ int main(void) {
     CASE(test_adamw(1));
     CASE(test_bf16());
     ops->close(dev);
+}
+
+int main(void) {
+    shk_error err;
+    NEED(shk_cpu_open(&ops, &dev, 2, &err) == SHK_OK, "no device: %s", err.message);
+    test_device();
+    if ((ops = test_gpu(&dev))) test_device();
     return test_done();
 }
