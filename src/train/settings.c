@@ -28,6 +28,7 @@ static const key keys[] = {
     { "length", WHOLE, AT(length), 2, 1 << 24, 512 },
     { "accumulate", WHOLE, AT(accumulate), 1, 1 << 20, 1 },
     { "steps", WHOLE, AT(steps), 1, 1e12, NAN },
+    { "device", WORD, AT(device), .text = "cpu|cuda" },
     { "threads", WHOLE, AT(threads), 0, 1024, 0 },
     { "compute", WORD, AT(compute), .text = "f32|bf16" },
     { "recompute", FLAG, AT(recompute) },

@@ -10,7 +10,7 @@
 typedef struct shk_settings {
     char *model, *tokenizer, *data, *out; /* owned; tokenizer NULL: the model's */
     double seed, batch, length, accumulate, steps, threads;
-    char *compute, *schedule;
+    char *device, *compute, *schedule;
     bool recompute;
     double rate, final_rate, warmup, decay_steps, beta1, beta2, eps, weight_decay, clip, z_loss;
     double log_every, eval_every, eval_batches, save_every, keep, spike;

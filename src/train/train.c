@@ -29,8 +29,12 @@ typedef struct trainer {
     char *from;               /* the checkpoint or model that was loaded */
     const char *tokenizer;    /* goes into checkpoints */
     bool resumed;
-    int32_t *tokens, *targets, *first; /* [accumulate, all] */
-    size_t N, all, mine, accumulate;   /* rows that the net runs, those of a batch, and where in it the net's begin */
+    struct rows {
+        int32_t *tokens, *targets, *first; /* [all] */
+    } rows[3];                /* of the batch that is computed, of the next, of one that is held out */
+    size_t next;              /* which of the first two is the next */
+    shk_place fetched;        /* behind that */
+    size_t N, all, mine, accumulate; /* rows that the net runs, those of a batch, and where in it the net's begin */
     double seconds;           /* spent in the steps since first_step */
     uint64_t first_step;
 } trainer;
@@ -56,7 +60,8 @@ static shk_status find_start(trainer *t, shk_error *err) {
 static shk_status open_net(trainer *t, shk_error *err) {
     const shk_settings *s = &t->set;
     shk_model *m;
-    shk_model_params params = { .threads = (int)s->threads };
+    shk_model_params params = { .threads = (int)s->threads,
+                                .device = strcmp(s->device, "cuda") == 0 ? SHK_DEVICE_CUDA : SHK_DEVICE_CPU };
     size_t ranks = (size_t)t->comm.size;
     shk_net_options o = { (size_t)s->batch / ranks, (size_t)s->length, strcmp(s->compute, "bf16") == 0, s->recompute, ranks };
     shk_status st = params.device == SHK_DEVICE_CUDA ? shk_comm_use_cuda(&t->comm, err) : SHK_OK;
@@ -85,6 +90,12 @@ static shk_status claim(trainer *t, shk_error *err) {
     return SHK_OK;
 }
 
+/* Reads the next batch. */
+static void fetch(trainer *t) {
+    const struct rows *r = &t->rows[t->next];
+    shk_data_next(&t->train, &t->fetched, (uint64_t)t->set.seed, (size_t)t->set.batch, r->tokens, r->targets, r->first);
+}
+
 static shk_status read_settings(trainer *t, const char *config, const char *const *settings, size_t n, shk_error *err) {
     shk_status st = shk_settings_read(&t->set, config, settings, n, err);
     if (!st && (size_t)t->set.batch % (size_t)t->comm.size)
@@ -99,13 +110,16 @@ static shk_status read_settings(trainer *t, const char *config, const char *cons
 static shk_status make_room(trainer *t, shk_error *err) {
     t->N = t->net->N, t->all = t->N * (size_t)t->comm.size, t->mine = t->N * (size_t)t->comm.rank;
     t->accumulate = (size_t)t->set.accumulate, t->first_step = t->state.step;
-    t->tokens = shk_calloc(t->all * t->accumulate, sizeof *t->tokens);
-    t->targets = shk_calloc(t->all * t->accumulate, sizeof *t->targets);
-    t->first = shk_calloc(t->all * t->accumulate, sizeof *t->first);
-    if (!t->tokens || !t->targets || !t->first) return shk_fail(err, SHK_E_MEMORY, "no memory for a batch");
+    for (size_t i = 0; i < 3; i++) {
+        int32_t *p = t->rows[i].tokens = shk_calloc(3 * t->all, sizeof *p);
+        if (!p) return shk_fail(err, SHK_E_MEMORY, "no memory for a batch");
+        t->rows[i].targets = p + t->all, t->rows[i].first = p + 2 * t->all;
+    }
     if (t->train.n_pieces <= t->state.place.piece)
         return shk_fail(err, SHK_E_ARGUMENT, "%s: the checkpoint was made with other data: it is at piece %llu of %llu", t->from,
                         (unsigned long long)t->state.place.piece, (unsigned long long)t->train.n_pieces);
+    t->fetched = t->state.place;
+    fetch(t);
     return SHK_OK;
 }
 
@@ -222,23 +236,27 @@ static shk_status exchange(trainer *t, shk_error *err) {
     if (t->comm.size == 1) return SHK_OK;
     shk_status st = shk_comm_agree(&t->comm, n->ops->end(n->dev, true, err), err);
     if (!st) st = t->comm.all_gather(&t->comm, n->w, t->state.n, err);
+    if (!st) n->t->refresh(n->dev, n->w, n->params.size);
     return st;
 }
 
-/* The sum of the losses of this rank's part of the step's rows, and its gradients. */
+/* The sum of the losses of this rank's part of the step's rows, and its gradients. While a device computes a batch the next is
+ * read. *next: the place behind the step's last. */
 static shk_status run_own(trainer *t, shk_place *next, double *sum, shk_error *err) {
     shk_net *n = t->net;
     shk_place at = *next;
     float scale = (float)(1 / (double)(t->accumulate * t->all));
-    for (size_t i = 0; i < t->accumulate; i++)
-        shk_data_next(&t->train, next, (uint64_t)t->set.seed, (size_t)t->set.batch, t->tokens + i * t->all,
-                      t->targets + i * t->all, t->first + i * t->all);
     n->t->zero(n->dev, n->g, n->params.size * sizeof(float));
     for (size_t i = 0; i < t->accumulate; i++) {
-        size_t from = i * t->all + t->mine;
+        const struct rows *r = &t->rows[t->next];
         double part;
-        shk_status st = shk_net_run(n, t->tokens + from, t->targets + from, t->first + from, true, (float)t->set.z_loss, scale,
-                                    &part, err);
+        *next = t->fetched;
+        shk_status st = shk_net_start(n, r->tokens + t->mine, r->targets + t->mine, r->first + t->mine, true,
+                                      (float)t->set.z_loss, scale, err);
+        if (st) return st;
+        t->next ^= 1;
+        fetch(t);
+        st = shk_net_finish(n, &part, err);
         if (!st && !isfinite(part)) st = diagnose(t, &at, i, err);
         if (st) return st;
         *sum += part;
@@ -278,13 +296,14 @@ static shk_status one_step(trainer *t, shk_train_progress *p, shk_error *err) {
 
 /* Mean loss over the first batches of the held-out documents. */
 static shk_status evaluate(trainer *t, double *loss, shk_error *err) {
+    const struct rows *r = &t->rows[2];
     shk_place at = { 0 };
     double sum = 0, part;
     size_t targets = 0;
     shk_status st = SHK_OK;
     for (; !st && targets < (size_t)t->set.eval_batches * t->all && at.epoch == 0; targets += t->all) {
-        shk_data_next(&t->held_out, &at, 0, (size_t)t->set.batch, t->tokens, t->targets, t->first);
-        st = shk_net_run(t->net, t->tokens + t->mine, t->targets + t->mine, t->first + t->mine, false, 0, 1, &part, err);
+        shk_data_next(&t->held_out, &at, 0, (size_t)t->set.batch, r->tokens, r->targets, r->first);
+        st = shk_net_run(t->net, r->tokens + t->mine, r->targets + t->mine, r->first + t->mine, false, 0, 1, &part, err);
         if (!st) sum += part;
     }
     st = shk_comm_agree(&t->comm, st, err);
@@ -367,7 +386,8 @@ shk_status shk_train(const char *config, const char *const *settings, size_t n_s
     shk_data_close(&t.held_out);
     shk_settings_free(&t.set);
     if (t.lock >= 0) close(t.lock);
-    free(t.tokens), free(t.targets), free(t.first), free(t.from);
+    for (size_t i = 0; i < 3; i++) free(t.rows[i].tokens);
+    free(t.from);
     t.comm.close(&t.comm);
     return st;
 }
