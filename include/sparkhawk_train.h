@@ -9,10 +9,10 @@ extern "C" {
 #endif
 
 /* The mean cross-entropy of tokens[1..n) given those before each, and its gradients, computed in f32. They are written to `out`
- * (safetensors, f32) under the names that the checkpoint gives its tensors; `loss` may be NULL. n is at least 2. Gemma 3n is
- * SHK_E_UNSUPPORTED. */
-SHK_API shk_status shk_gradients(const char *model, const int32_t *tokens, size_t n, const char *out, double *loss, int threads,
-                                 shk_error *err);
+ * (safetensors, f32) under the names that the checkpoint gives its tensors; `loss` may be NULL. Of `params` (NULL: all 0) `device`,
+ * `threads` and `window_extra` count. n is at least 2. Gemma 3n is SHK_E_UNSUPPORTED. */
+SHK_API shk_status shk_gradients(const char *model, const shk_model_params *params, const int32_t *tokens, size_t n,
+                                 const char *out, double *loss, shk_error *err);
 
 /* ---- token shards ---- */
 

@@ -56,10 +56,12 @@ static const char *kind_name(size_t i) { return i < sizeof kinds / sizeof *kinds
 static int grads(const debug_args *a, const int32_t *ids, size_t n) {
     shk_error err;
     double loss;
+    shk_model_params params = model_params(&a->model);
+    params.threads = (int)a->model.threads;
     char *path = model_path(&a->model);
     if (!path) return EXIT_FAILURE;
     int status = EXIT_SUCCESS;
-    if (shk_gradients(path, ids, n, a->output, &loss, (int)a->model.threads, &err)) status = fail("%s", err.message);
+    if (shk_gradients(path, &params, ids, n, a->output, &loss, &err)) status = fail("%s", err.message);
     else putf("loss %.9g\n", loss);
     free(path);
     return status;

@@ -23,13 +23,13 @@ static shk_status compute(shk_net *n, const int32_t *tokens, size_t T, const cha
     return st;
 }
 
-shk_status shk_gradients(const char *model, const int32_t *tokens, size_t n, const char *out, double *loss, int threads,
-                         shk_error *err) {
+shk_status shk_gradients(const char *model, const shk_model_params *params, const int32_t *tokens, size_t n, const char *out,
+                         double *loss, shk_error *err) {
     shk_model *m;
     shk_net *net;
-    shk_model_params params = { .threads = threads };
+    shk_model_params defaults = { 0 };
     if (n < 2) return shk_fail(err, SHK_E_ARGUMENT, "%zu tokens: a loss needs 2", n);
-    shk_status st = shk_model_load(&m, model, &params, err);
+    shk_status st = shk_model_load(&m, model, params ? params : &defaults, err);
     if (!st) st = shk_net_new(&net, m, &(shk_net_options){ .B = 1, .T = n }, err);
     if (st) return st;
     st = compute(net, tokens, n, out, loss, err);

@@ -96,7 +96,8 @@ static shk_status write_gguf(shk_error *err) {
 }
 
 static shk_status write_gradients(shk_error *err) {
-    return shk_gradients("tests/golden/griffin", (int32_t[]){ 2, 5, 9 }, 3, scratch("written"), NULL, 1, err);
+    shk_model_params params = { .threads = 1 };
+    return shk_gradients("tests/golden/griffin", &params, (int32_t[]){ 2, 5, 9 }, 3, scratch("written"), NULL, err);
 }
 
 /* A vocabulary of its own each time, since that keeps what the first grammar makes. Masks are kept where there is memory for that.
