@@ -29,7 +29,7 @@ ifeq ($(CUDA)$(SAN),1)
 NVCC    ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 ARCHS   ?= $(filter 75 80 86 89 90 100 120,$(shell $(NVCC) --list-gpu-code | tr -d a-z_))
 GPU     := $(filter-out src/cuda/none.c,$(wildcard src/cuda/*.cu src/cuda/*.c))
-LIBS    += -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt
+LIBS    += -L$(dir $(NVCC))../lib64 -Wl,-rpath,$(abspath $(dir $(NVCC))../lib64) -lcudart_static -lcublasLt -ldl -lrt
 NVCCFLAGS = -std=c++20 -O3 -Iinclude -Isrc -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics -MMD -MP \
             $(foreach a,$(ARCHS),-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
 else
@@ -157,8 +157,15 @@ $(BUILD)/bench/resume: $(BUILD)/bench/resume.o $(BUILD)/programs/server/cache_fi
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 -include $(BUILD)/bench/kernels.d $(BUILD)/bench/resume.d
 
+# of a GPU: make CUDA=1 bench-train
+$(BUILD)/bench/train_ops: $(BUILD)/bench/train_ops.o $(BUILD)/libsparkhawk.a
+	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+bench-train: $(BUILD)/bench/train_ops
+	$<
+-include $(BUILD)/bench/train_ops.d
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests check check-kernels check-neon bench bench-kernels run install uninstall clean
+.PHONY: all tests check check-kernels check-neon bench bench-kernels bench-train run install uninstall clean
 -include $(OBJ:.o=.d) $(COMM:.o=.d) $(PROGRAM:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d)

@@ -1,5 +1,5 @@
 /* The context of a GPU: memory, weights, passes and their graphs. */
-#include "cuda/device.cuh"
+#include "cuda/train.cuh"
 
 #include <stdlib.h>
 #include <string.h>
@@ -267,6 +267,7 @@ void cuda_close(void *dev) {
     shk_cuda *cu = (shk_cuda *)dev;
     if (!cu) return;
     if (cu->stream) cudaStreamSynchronize(cu->stream);
+    cuda_train_close(cu);
     for (int i = 0; i < GRAPHS; i++)
         if (cu->graphs[i].exec) cudaGraphExecDestroy(cu->graphs[i].exec);
     for (size_t i = 0; i < cu->n_owned; i++) cudaFree(cu->owned[i]);

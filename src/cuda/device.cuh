@@ -144,6 +144,9 @@ typedef struct shk_cuda {
     size_t pairs;
     void *owned[4096]; /* device copies of weights */
     size_t n_owned;
+
+    bool bf16; /* training: of activations, and of what is multiplied */
+    struct train_state *train; /* train.cu; NULL until training begins */
 } shk_cuda;
 
 /* Positions of attention that one block works on: parts of a sequence with borders at its multiples. */

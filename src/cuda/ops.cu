@@ -1,5 +1,5 @@
 /* The op table of a GPU: calls go onto the tape, and from there to the functions that launch them. */
-#include "cuda/device.cuh"
+#include "cuda/train.cuh"
 
 static cuda_run_fn *const run[OP_KINDS] = {
     cuda_run_embed,      cuda_run_rmsnorm,       cuda_run_linear,        cuda_run_block_linear,
@@ -199,4 +199,5 @@ const shk_ops cuda_ops = {
     .match_rms = match_rms,
     .tanh = tanh_op,
     .best = best,
+    .train = &shk_cuda_train_ops,
 };
