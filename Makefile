@@ -16,6 +16,7 @@ SANFLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-fra
 # contraction off: every tier says itself where it fuses a multiply and an add; nobody looks at floating-point exceptions
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE= $(CFLAGS) $(WARN) $(SANFLAGS) -ffp-contract=off -fno-trapping-math -fPIC -fvisibility=hidden -pthread -Iinclude -Isrc -MMD -MP
 LIBS     = -ljansson -lm -pthread
+PROGRAM_LIBS = -ledit -lmicrohttpd
 
 ARCH    := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 SRC     := $(wildcard src/*.c src/file/*.c src/text/*.c src/grammar/*.c src/model/*.c src/train/*.c src/cpu/*.c src/cpu/ref/*.c)
@@ -48,7 +49,7 @@ $(BUILD)/libsparkhawk.so: $(OBJ)
 
 PROGRAM := $(patsubst %.c,$(BUILD)/%.o,$(wildcard programs/*.c programs/server/*.c))
 $(BUILD)/sparkhawk: $(PROGRAM) $(BUILD)/libsparkhawk.a
-	$(CC) $(SANFLAGS) -o $@ $^ -ledit -lmicrohttpd $(LIBS)
+	$(CC) $(SANFLAGS) -o $@ $^ $(PROGRAM_LIBS) $(LIBS)
 $(PROGRAM): private ALL_CFLAGS += -Iprograms
 # the page of `sparkhawk serve` lies in the program as it stands there
 $(BUILD)/programs/server/page.o: $(wildcard programs/server/page/*)
@@ -62,7 +63,7 @@ COMM    := $(BUILD)/src/comm/mpi.o $(if $(filter 1,$(NCCL)),$(BUILD)/src/comm/nc
 $(COMM): private ALL_CFLAGS += $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(if $(NVCC),-isystem $(CUDA_HOME)/include)
 $(BUILD)/mpi/sparkhawk: $(COMM) $(PROGRAM) $(BUILD)/libsparkhawk.a
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^ -ledit $(LIBS) $(if $(filter 1,$(NCCL)),-lnccl) $(shell $(MPICC) --showme:link)
+	$(CC) $(SANFLAGS) -o $@ $^ $(PROGRAM_LIBS) $(LIBS) $(if $(filter 1,$(NCCL)),-lnccl) $(shell $(MPICC) --showme:link)
 all: $(BUILD)/mpi/sparkhawk
 endif
 
@@ -102,7 +103,7 @@ export PROMPT MODEL
 run:
 	tools/install_deps.sh run
 	$(MAKE) -s -j$$(nproc) $(BUILD)/sparkhawk
-	model=$${MODEL:-$$(tools/fetch_model.py)} && $(BUILD)/sparkhawk run $(OPTIONS) -m "$$model" -p "$$PROMPT"
+	model=$${MODEL:-$$(tools/fetch_model.py || echo models/sparkhawk-stories-q4_0.gguf)} && $(BUILD)/sparkhawk run $(OPTIONS) -m "$$model" -p "$$PROMPT"
 
 D = $(DESTDIR)$(PREFIX)
 install: all
