@@ -54,7 +54,7 @@ static shk_type type_for(const job *j, const shk_slot *s, int layer, size_t cols
     shk_type own = j->source->type(j->source->user, s, layer), type = j->keep ? own : j->type;
     if (!is_matrix(s)) return j->gguf ? SHK_F32 : is_plain(type) ? type : SHK_F32;
     if (j->keep) return own;
-    if (!is_plain(type) && s->role == SHK_ROLE_PLAIN) return is_plain(own) ? own : SHK_BF16;
+    if (!is_plain(type) && s->role == SHK_ROLE_PLAIN) return own == SHK_F16 ? own : SHK_BF16;
     if ((type == SHK_Q4_0 || type == SHK_Q4_K) && is_embedding(s, layer)) type = SHK_Q8_0;
     size_t bytes;
     if (type == SHK_Q4_K && !shk_row_bytes(type, cols, &bytes)) type = SHK_Q8_0;
