@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """The page of `sparkhawk serve`, in a real browser: every check is a sentence that holds. Whatever the console reports as an error,
 violations of the Content-Security-Policy among it, and every request to elsewhere fails the test during which it came."""
+import concurrent.futures
 import json
+import os
 import random
+import subprocess
 import sys
 import time
+import urllib.request
 
 sys.dont_write_bytecode = True
 from harness import check, conversation, main  # noqa: E402
@@ -429,6 +433,39 @@ def test_keyboard(page):
     check("Escape stops", page.wait("probe.$('#stop').hidden", 3))
     unnamed = page.run("probe.unnamed()")
     check("everything has a name", unnamed == [], unnamed)
+
+
+OPENAI = """
+import sys, openai
+c = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
+ask = dict(model="model", messages=[{"role": "user", "content": "What is a heron?"}], max_tokens=40, temperature=0)
+whole = c.chat.completions.create(**ask).choices[0].message.content
+for _ in range(4):
+    pieces = [k.choices[0].delta.content or "" for k in c.chat.completions.create(stream=True, **ask) if k.choices]
+    assert "".join(pieces) == whole, pieces
+"""
+
+
+def test_crowd(page, server):
+    """The page, the openai client and 32 others at once."""
+    def ask(i):
+        body = json.dumps({"prompt": f"Number {i} sees", "max_tokens": 40, "temperature": 0}).encode()
+        with urllib.request.urlopen(server.origin + "/v1/completions", body, timeout=60) as answer:
+            return json.load(answer)["choices"][0]["text"]
+
+    page.fresh(settings={"max_tokens": 300})
+    page.endless()
+    alone = [ask(i) for i in range(32)]
+    page.run("probe.watch()")
+    page.say("Can you hear me?")
+    page.wait("probe.$('.prose')?.textContent.length > 0")
+    python = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sparkhawk/venv/bin/python")
+    client = subprocess.Popen([python, "-c", OPENAI, server.origin]) if os.path.exists(python) else None
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(ask, range(32)))
+    check("32 clients get what each got alone", together == alone)
+    check("the openai client gets its streams meanwhile", client is None or client.wait(60) == 0)
+    check("the page's answer went on and ends", page.idle() and len(page.kept()["messages"][1]["text"]) > 300)
 
 
 def test_errors(page, server):
