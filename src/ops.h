@@ -325,7 +325,8 @@ typedef struct shk_train_ops {
 
 /* The CPU's table; *dev is its context, with a pool of `threads` threads (0: one for each CPU that the process may use). */
 shk_status shk_cpu_open(const shk_ops **ops, void **dev, int threads, shk_error *err);
-/* The first NVIDIA GPU's. SHK_E_DEVICE: there is none, its driver is too old, or the library was built without CUDA. */
+/* That of the calling thread's current NVIDIA GPU: the first, if nobody has chosen another. SHK_E_DEVICE: there is none, its driver
+ * is too old, or the library was built without CUDA. */
 shk_status shk_cuda_open(const shk_ops **ops, void **dev, shk_error *err);
 /* shk_probe of each. */
 shk_status shk_cpu_probe(shk_ceilings *out, int threads, shk_error *err);

@@ -29,7 +29,8 @@ struct shk_comm {
     void *host, *device; /* contexts of those who fill the table */
 };
 
-/* Joins the ranks that one launch has started. A process that no launcher has started, and any in a build without MPI, is alone.
+/* Joins the ranks that one launch has started; SHK_E_UNSUPPORTED in a build without MPI. A process that no launcher has started, or
+ * that is the only one of its launch, is alone.
  * *c is complete also on failure. Once in a process, unless the process has initialised MPI itself. */
 shk_status shk_comm_open(shk_comm *c, shk_error *err);
 /* The arrays are in the memory of CUDA devices from now on, each rank's in that of device `local`, which becomes the calling

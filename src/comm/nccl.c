@@ -56,11 +56,15 @@ shk_status shk_comm_join_nccl(shk_comm *c, shk_error *err) {
     k->close = c->close;
     c->device = k, c->close = leave;
     c->reduce_scatter = reduce_scatter, c->all_gather = all_gather;
-    st = check_cuda(cudaSetDevice(c->local), "cudaSetDevice", err);
+    int devices = 0; /* one: the launcher shows each rank its own */
+    st = check_cuda(cudaGetDeviceCount(&devices), "cudaGetDeviceCount", err);
+    if (!st) st = check_cuda(cudaSetDevice(devices == 1 ? 0 : c->local), "cudaSetDevice", err);
     if (!st) st = check_cuda(cudaStreamCreateWithFlags(&k->stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags", err);
     if (!st && c->rank == 0) st = check(ncclGetUniqueId(&id), "ncclGetUniqueId", err);
     st = shk_comm_agree(c, st, err);
     if (!st) st = c->broadcast(c, &id, sizeof id, 0, err);
-    if (!st) st = shk_comm_agree(c, check(ncclCommInitRank(&k->comm, c->size, id, c->rank), "ncclCommInitRank", err), err);
-    return st;
+    if (st) return st;
+    st = check(ncclCommInitRank(&k->comm, c->size, id, c->rank), "ncclCommInitRank", err);
+    c->broken |= st != SHK_OK; /* the others may wait in there until this process ends */
+    return shk_comm_agree(c, st, err);
 }

@@ -319,8 +319,10 @@ static shk_status open_gpu(shk_cuda *cu, shk_error *err) {
     if (e != cudaSuccess || !n)
         return shk_fail(err, SHK_E_DEVICE, "no NVIDIA GPU: %s",
                         driver ? cudaGetErrorString(e ? e : cudaErrorNoDevice) : "no driver for one");
-    cuda_note(cu, cudaGetDeviceProperties(&p, 0));
-    if (cu->broken) return shk_fail(err, SHK_E_DEVICE, "the first NVIDIA GPU: %s", cudaGetErrorString(cu->broken));
+    int current = 0; /* of the calling thread: the first, if nobody has chosen */
+    cuda_note(cu, cudaGetDevice(&current));
+    if (!cu->broken) cuda_note(cu, cudaGetDeviceProperties(&p, current));
+    if (cu->broken) return shk_fail(err, SHK_E_DEVICE, "NVIDIA GPU %d: %s", current, cudaGetErrorString(cu->broken));
     memcpy(cu->name, p.name, sizeof cu->name - 1);
     cu->sms = p.multiProcessorCount, cu->major = p.major, cu->minor = p.minor, cu->shared = p.sharedMemPerBlockOptin;
     if (cu->major * 10 + cu->minor < 75)

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,15 +32,13 @@ static bool step_of(const char *name, uint64_t *step) {
     return !*end;
 }
 
-/* Files of a directory and itself; there are no directories in it. */
-static void remove_directory(const char *path) {
-    DIR *d = opendir(path);
-    if (!d) return;
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
-    rmdir(path);
+static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *walk) {
+    (void)s, (void)type, (void)walk;
+    return remove(path);
 }
+
+/* With all that is in it, whoever put it there; links are not followed. */
+static void remove_directory(const char *path) { nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
 
 /* Steps that have a checkpoint, ascending; malloc'd. */
 static int ascending(const void *a, const void *b) {
@@ -108,10 +107,13 @@ static shk_status copy_file(const char *from, const char *dir, const char *name,
 static shk_status put_tokenizer(const char *dir, const char *from, shk_error *err) {
     static const char *const names[] = { "tokenizer.json", "tokenizer.model" };
     size_t length = strlen(from);
+    struct stat s;
+    if (stat(from, &s) != 0) return shk_fail_errno(err, "%s", from);
     for (size_t i = 0; i < 2; i++) {
         const char *suffix = strchr(names[i], '.');
         size_t n = strlen(suffix);
-        if (length > n && strcmp(from + length - n, suffix) == 0) return copy_file(from, dir, names[i], err);
+        if (S_ISREG(s.st_mode) && length > n && strcmp(from + length - n, suffix) == 0)
+            return copy_file(from, dir, names[i], err);
         char *in = joined(from, names[i]);
         bool there = in && access(in, R_OK) == 0;
         shk_status st = there ? copy_file(in, dir, names[i], err) : SHK_OK;
@@ -131,7 +133,8 @@ static shk_status put_tokenizer(const char *dir, const char *from, shk_error *er
 static shk_status collect(const shk_net *n, const shk_train_state *s, shk_comm *comm, float *to, const float *shard,
                           shk_error *err) {
     n->ops->upload(n->dev, n->g + s->at, shard, s->n * sizeof *shard);
-    shk_status st = comm->all_gather(comm, n->g, s->n, err);
+    shk_status st = shk_comm_agree(comm, n->ops->end(n->dev, true, err), err);
+    if (!st) st = comm->all_gather(comm, n->g, s->n, err);
     if (!st && to) n->ops->download(n->dev, to, n->g, n->params.size * sizeof *to);
     return st;
 }

@@ -101,6 +101,8 @@ static shk_status read_settings(trainer *t, const char *config, const char *cons
     if (!st && (size_t)t->set.batch % (size_t)t->comm.size)
         st = shk_fail(err, SHK_E_ARGUMENT, "%s: a batch of %.0f cannot be divided among %d processes", config, t->set.batch,
                       t->comm.size);
+    if (!st && t->comm.rank == 0 && t->set.tokenizer && access(t->set.tokenizer, R_OK) != 0)
+        st = shk_fail_errno(err, "%s", t->set.tokenizer);
     if (!st && t->comm.rank == 0) st = claim(t, err);
     if (!st) st = shk_data_open(&t->train, t->set.data, "train", (size_t)t->set.length, err);
     if (!st && t->set.eval_every > 0) st = shk_data_open(&t->held_out, t->set.data, "held-out", (size_t)t->set.length, err);
@@ -164,7 +166,7 @@ static shk_status diagnose(trainer *t, const shk_place *at, size_t part, shk_err
     return st;
 }
 
-/* The document of the worst token in the last part of the batch, over all ranks. */
+/* The document of the worst token in the last part of the batch, over all ranks. What the other parts lost is not kept. */
 static shk_status find_worst(trainer *t, const shk_place *at, unsigned long long *document, shk_error *err) {
     struct worst {
         float loss;
@@ -201,8 +203,9 @@ static shk_status check_jump(trainer *t, double loss, const shk_place *at, shk_e
         shk_status st = find_worst(t, at, &document, err);
         if (st) return st;
         snprintf(message, sizeof message, "step %llu: the loss jumped to %.4f from an average of %.4f; the worst token is in "
-                                          "document %llu; lower rate, or raise spike",
-                 (unsigned long long)t->state.step + 1, loss, *average, document);
+                                          "document %llu%s; lower rate, or raise spike",
+                 (unsigned long long)t->state.step + 1, loss, *average, document,
+                 t->accumulate > 1 ? " (of the last part of the batch)" : "");
         return known(t, message, err);
     }
     *average += (loss - *average) * 0.02;
@@ -275,7 +278,8 @@ static shk_status one_step(trainer *t, shk_train_progress *p, shk_error *err) {
     if (!st) st = c->reduce_scatter(c, n->g, s->n, err);
     if (st) return st;
     squares = n->t->sum_squares(n->dev, n->g + s->at, s->n);
-    st = shk_comm_sum(c, &squares, 1, err);
+    st = shk_comm_agree(c, n->ops->end(n->dev, true, err), err); /* a device that failed gives no sums */
+    if (!st) st = shk_comm_sum(c, &squares, 1, err);
     if (st) return st;
     p->loss = sum / (double)(t->accumulate * t->all);
     p->norm = sqrt(squares);
@@ -325,7 +329,10 @@ static shk_status measure_activity(trainer *t, shk_error *err) {
 static bool every(double interval, uint64_t step) { return interval > 0 && step % (uint64_t)interval == 0; }
 
 static shk_status save(trainer *t, char **saved, shk_error *err) {
-    return shk_checkpoint_write(t->net, &t->state, &t->set, t->tokenizer, &t->comm, saved, err);
+    shk_status st = shk_checkpoint_write(t->net, &t->state, &t->set, t->tokenizer, &t->comm, saved, err);
+    char *newest = !st && !t->set.tokenizer ? shk_strdup(*saved) : NULL;
+    if (newest) free(t->from), t->tokenizer = t->from = newest; /* the one that it came from may be removed by the next */
+    return st;
 }
 
 /* Evaluates, logs and saves what is due after a step. */

@@ -70,6 +70,16 @@ check "with --quiet it says nothing" [ ! -s err ]
 metrics() { sed -E 's/,"tokens_per_s":[^,}]*//' "$1/metrics.jsonl"; }
 check "and its metrics are those of one run" [ "$(metrics killed)" = "$(metrics whole)" ]
 
+# what a checkpoint needs of an earlier one outlives it, and what somebody else has put there goes with it
+train --set out=long --set save_every=2 --set keep=1 --set steps=4 -q
+mkdir -p long/step-00000004/.cache/deep
+echo note >long/step-00000004/.cache/deep/note
+train --set out=long --set save_every=2 --set keep=1 --set steps=12 -q
+check "a run goes on over a checkpoint with other things in it" [ $status = 0 ]
+check "of which nothing stays" [ "$(ls -d long/step-* long/unfinished 2>/dev/null)" = long/step-00000012 ]
+gives . run -m long/step-00000012 -p document -n 8
+refuses 1 'tokeniser.model: No such file' train train.json --set out=other --set tokenizer=tokeniser.model
+
 # a signal saves
 "$SPARKHAWK" train train.json --set out=stopped --set save_every=1000 --set steps=100000 </dev/null >out 2>stopped.err &
 pid=$!
