@@ -103,7 +103,7 @@ export PROMPT MODEL
 run:
 	tools/install_deps.sh run
 	$(MAKE) -s -j$$(nproc) $(BUILD)/sparkhawk
-	model=$${MODEL:-$$(tools/fetch_model.py || echo models/sparkhawk-stories-q4_0.gguf)} && $(BUILD)/sparkhawk run $(OPTIONS) -m "$$model" -p "$$PROMPT"
+	model=$${MODEL:-$$(tools/fetch_model.py || { echo "taking the small model in models/" >&2; echo models/sparkhawk-stories-q4_0.gguf; })} && $(BUILD)/sparkhawk run $(OPTIONS) -m "$$model" -p "$$PROMPT"
 
 D = $(DESTDIR)$(PREFIX)
 install: all
