@@ -122,6 +122,21 @@ static void give_up(scheduler *s, task *t, int status, const char *message) {
     task_over(s, t, n, FINISH_FAILED);
 }
 
+/* What is left of its text must not look whole; after this its sequences end as those of a client that has gone. */
+static void drop_unread(task *t) {
+    static const api_error unread = { 408, "timeout_error", "", "", "what was sent was left unread for too long" };
+    t->listener.tell(t->listener.user, &(news){ .text = "", .finish = FINISH_FAILED, .error = &unread });
+    t->mood = GONE;
+}
+
+static void ask_client(const scheduler *s, task *t, double now) {
+    mood was = t->mood;
+    if (was == GONE) return;
+    t->mood = t->listener.check(t->listener.user);
+    if (t->mood == FULL && was != FULL) t->resting = now;
+    if (t->mood == FULL && now - t->resting > s->o.stall) drop_unread(t);
+}
+
 /* Drops waiting tasks whose client has gone or whose time is over. */
 static void look_at_queue(scheduler *s, bool ending) {
     for (;;) {
@@ -129,7 +144,7 @@ static void look_at_queue(scheduler *s, bool ending) {
         pthread_mutex_lock(&s->lock);
         task *t = s->first, *before = NULL;
         for (; t; before = t, t = t->next) {
-            if (t->mood != GONE) t->mood = t->listener.check(t->listener.user);
+            ask_client(s, t, now);
             if (ending || t->mood == GONE || (t->deadline > 0 && now > t->deadline)) break;
         }
         if (t) leave_queue(s, t, before);
@@ -159,7 +174,7 @@ static bool begin(scheduler *s, sequence *q, shk_error *err) {
     if (!q->session && shk_session_new(&q->session, s->m, s->o.context, err)) return false;
     size_t at = q->n_cached = sequence_position(q), last = q->n_prompt - 1;
     if (shared > at && shared < last) q->keep[0] = shared;
-    if (last - at >= WORTH_A_PASS) q->keep[1] = s->rigid ? last : q->n_prompt;
+    if (!q->embeds && last - at >= WORTH_A_PASS) q->keep[1] = s->rigid ? last : q->n_prompt;
     return true;
 }
 
@@ -177,20 +192,34 @@ static void start(scheduler *s, task *t) {
     task_over(s, t, 1, FINISH_FAILED);
 }
 
-/* Sequences that rest because their client does not read keep their place from nobody, as long as there is room for another. */
+/* Sequences that rest because their client does not read take nobody's place. */
 static bool has_place(const scheduler *s) {
     size_t active = 0;
-    for (size_t i = 0; i < s->n_running; i++) active += s->running[i]->task->mood != FULL;
-    return active < s->o.parallel && s->n_running < MAX_PARALLEL;
+    for (size_t i = 0; i < s->n_running; i++) active += s->running[i]->task->mood == LISTENING;
+    return active < s->o.parallel;
 }
 
+/* Makes room in `running`, by the next round: of those that rest the one that has rested longest goes. */
+static void drop_longest_unread(scheduler *s) {
+    task *longest = NULL;
+    for (size_t i = 0; i < s->n_running; i++) {
+        task *t = s->running[i]->task;
+        if (t->mood == FULL && (!longest || t->resting < longest->resting)) longest = t;
+    }
+    if (longest) drop_unread(longest);
+}
+
+/* Tasks go in their order, but who does not read starts nothing more. */
 static void admit(scheduler *s) {
     while (has_place(s)) {
+        bool room = s->n_running < MAX_PARALLEL;
         pthread_mutex_lock(&s->lock);
-        task *t = s->first;
-        if (t && t->started + 1 == task_sequences(t)) leave_queue(s, t, NULL);
+        task *t = s->first, *before = NULL;
+        while (t && t->mood != LISTENING) before = t, t = t->next;
+        if (t && room && t->started + 1 == task_sequences(t)) leave_queue(s, t, before);
         pthread_mutex_unlock(&s->lock);
         if (!t) return;
+        if (!room) return drop_longest_unread(s);
         start(s, t);
     }
 }
@@ -241,10 +270,7 @@ static void look_at_running(scheduler *s, bool ending) {
     for (size_t i = 0; i < s->n_running; i++) {
         sequence *q = s->running[i];
         task *t = q->task;
-        mood was = t->mood;
-        if (was != GONE) t->mood = t->listener.check(t->listener.user);
-        if (t->mood == FULL && was != FULL) t->resting = now;
-        if (t->mood == FULL && now - t->resting > s->o.stall) t->mood = GONE;
+        ask_client(s, t, now);
         if (ending) sequence_finish(q, FINISH_FAILED, &end);
         else if (t->mood == GONE) sequence_finish(q, FINISH_LENGTH, NULL);
         else if (t->deadline > 0 && now > t->deadline) {

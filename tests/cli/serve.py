@@ -35,14 +35,15 @@ def check(what, true, *seen):
 class Server:
     """The program, on a port of its own."""
 
-    def __init__(self, model, *options, env=None):
+    def __init__(self, model, *options, env=None, host="127.0.0.1"):
+        self.host = host
         self.log = open(f"{model}.log", "a+")
         command = [PROGRAM, "serve", "-m", model, "--port", "0", "-t", "1", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
                                         env={**os.environ, **(env or {})})
         line = self.process.stdout.readline()
         self.port = int(re.search(r":(\d+)$", line)[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
 
     def __enter__(self):
         return self
@@ -62,7 +63,7 @@ class Server:
 
     def ask(self, method, path, body=None, headers=None, timeout=60):
         """Status, headers and body; JSON where it is."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        c = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
         c.request(method, path, data, headers or {})
         r = c.getresponse()
@@ -95,7 +96,7 @@ class Server:
         return self.ask("GET", "/health", timeout=10)[0] == 200
 
     def socket(self, data=b""):
-        s = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        s = socket.create_connection((self.host, self.port), timeout=20)
         s.sendall(data)
         return s
 
@@ -266,6 +267,8 @@ def test_errors(s):
          "messages[0].content[0]"),
         (chat, {"messages": [{"role": "system", "content": "x"}]}, "messages"), (chat, {"messages": HI, "tools": [{}]}, "tools"),
         (chat, {"messages": HI, "logit_bias": {"320": 1}}, "logit_bias"), (chat, {"messages": HI, "n": 99}, "n"),
+        (chat, {"messages": HI, "n": 16, "logprobs": True, "top_logprobs": 20}, "top_logprobs"),
+        ("/v1/completions", {"prompt": ["x"] * 7, "logprobs": 20}, "logprobs"),
         (chat, {"messages": HI, "stop": [""]}, "stop"), (chat, {"messages": HI, "response_format": {"type": "x"}},
                                                          "response_format.type"),
         ("/v1/completions", {"prompt": [320]}, "prompt"), ("/v1/completions", {"prompt": []}, "prompt"),
@@ -320,6 +323,12 @@ def test_doors(s, key):
     status, headers, _ = s.ask("OPTIONS", "/v1/chat/completions", headers={"Origin": "https://app.example"})
     check("which may ask whether it may", status == 204 and "POST" in headers["Access-Control-Allow-Methods"], status)
     check("others may not", s.ask("OPTIONS", "/v1/chat/completions", headers={"Origin": "https://evil.example"})[0] == 403)
+
+
+def test_host():
+    with Server("griffin", "--host", "127.0.0.2", host="127.0.0.2") as s:
+        check("the host that it was given is its own", s.alive())
+        check("others are not", s.ask("GET", "/health", headers={"Host": "127.0.0.3"})[0] == 421)
 
 
 def parallel(s, jobs):
@@ -455,6 +464,51 @@ def test_slow():
         check("while they rest", s.metrics()["sequences_running"] == 3, s.metrics())
         for c in readers:
             c.close()
+
+
+def test_stall():
+    """Who does not read for a while goes on, after --stall-seconds it has an error; and starts nothing that waits."""
+    def start(s, n):
+        body = json.dumps({"prompt": ["Hello"] * n, "max_tokens": 100000, "logit_bias": NO_END, "stream": True, "logprobs": 20})
+        c = s.socket()
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body.encode())
+        return c
+
+    def settle(s):
+        """Waits until all that runs rests."""
+        passes, deadline = -1, time.time() + 20
+        while (m := s.metrics())["passes_total"] != passes and time.time() < deadline:
+            passes = m["passes_total"]
+            time.sleep(0.3)
+        return m
+
+    with Server("griffin", "--parallel", "1", "--stall-seconds", "4") as s:
+        c = start(s, 2)  # one of the two waits
+        m = settle(s)
+        check("who does not read rests", m["sequences_running"] == 1 and m["requests_cancelled_total"] == 0, m)
+        deadline = time.time() + 20
+        while s.metrics()["sequences_running"] and time.time() < deadline:
+            time.sleep(0.1)
+        check("and is dropped", s.metrics()["requests_cancelled_total"] == 1, s.metrics())
+        text = b""
+        while not text.endswith(b"\r\n0\r\n\r\n") and (data := c.recv(1 << 16)):
+            text += data
+        check("which does not look like an end", b"[DONE]" not in text and b"timeout_error" in text[-300:], text[-300:])
+        c.close()
+    with Server("griffin", "--parallel", "1", "--stall-seconds", "60") as s:
+        c = start(s, 200)
+        settle(s)
+        begun = time.time()
+        check("many prompts of one who does not read hold nobody up", s.text("Hello") and time.time() - begun < 20)
+        check("nor do they start", s.metrics()["sequences_running"] == 1, s.metrics())
+        c.close()
+    with Server("griffin", "--parallel", "128", "--stall-seconds", "60") as s:
+        c = start(s, 128)
+        settle(s)
+        check("where all places are taken by such, there is one still", s.text("Hello"))
+        check("for which one is dropped", s.metrics()["requests_cancelled_total"] == 1, s.metrics())
+        c.close()
 
 
 def test_flood():
@@ -611,8 +665,10 @@ def main():
         test_parallel(s)
     with Server("griffin", "--allow-host", "llm.example", "--cors", "https://app.example", env={"SPARKHAWK_API_KEY": "a key"}) as s:
         test_doors(s, "a key")
+    test_host()
     test_queue()
     test_slow()
+    test_stall()
     test_flood()
     test_log()
     for model in "griffin", "gemma3", "sparkhawk":
