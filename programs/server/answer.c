@@ -199,6 +199,7 @@ static json_t *embedding_json(const answer *a, const float *v, size_t width) {
 
 bool answer_add(answer *a, const news *n) {
     choice *c = &a->choices[n->sequence];
+    if (n->n_text > MAX_WHOLE_TEXT - a->n_text) return false;
     add_token(a, &c->logprobs, n->token, c->characters);
     count(c, n);
     if (n->embedding && !(c->embedding = embedding_json(a, n->embedding, n->width))) return false;
@@ -206,6 +207,7 @@ bool answer_add(answer *a, const news *n) {
         json_decref(c->stats);
         c->stats = stats_json(n->stats);
     }
+    a->n_text += n->n_text;
     return shk_buffer_append(&c->text, n->text, n->n_text);
 }
 

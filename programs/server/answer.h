@@ -25,6 +25,7 @@ typedef struct answer {
     int64_t created;
     bool stream, include_usage, base64;
     choice *choices; /* [n] */
+    size_t n_text;   /* bytes kept in them */
     size_t n, choices_each; /* sequences of a prompt follow each other */
 } answer;
 
@@ -35,7 +36,8 @@ void answer_free(answer *a);
 json_t *answer_chunk(answer *a, const news *n);
 /* The last one, if usage is asked for. */
 json_t *answer_usage_chunk(const answer *a);
-/* Not streamed: takes the news in. false: no memory. */
+enum { MAX_WHOLE_TEXT = 1 << 23 };
+/* Not streamed: takes the news in. false: no memory, or more than MAX_WHOLE_TEXT bytes of text in all. */
 bool answer_add(answer *a, const news *n);
 json_t *answer_whole(const answer *a);
 

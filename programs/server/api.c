@@ -150,7 +150,7 @@ static bool make_prompts(exchange *x, task *t) {
     const char *param = r->endpoint == CHAT ? "messages" : r->endpoint == EMBEDDINGS ? "input" : "prompt";
     size_t n = r->endpoint == CHAT ? 1 : r->n_inputs;
     shk_error err;
-    if (!(t->prompts = shk_calloc(n, sizeof *t->prompts))) return refuse(&x->error, NULL, "out of memory");
+    if (!(t->prompts = shk_calloc(n, sizeof *t->prompts))) return no_memory(&x->error);
     for (size_t i = 0; i < n; i++) {
         token_list *p = &t->prompts[t->n_prompts++];
         if (r->endpoint != CHAT) {
@@ -185,7 +185,7 @@ static bool make_grammar(exchange *x, task *t) {
 
 static task *make_task(exchange *x) {
     task *t = shk_calloc(1, sizeof *t);
-    if (!t) return refuse(&x->error, NULL, "out of memory"), NULL;
+    if (!t) return no_memory(&x->error), NULL;
     bool ok = parse(x, &t->request);
     ok = ok && check_sampling(x, &t->request) && make_grammar(x, t) && make_prompts(x, t);
     if (!ok) return task_free(t), NULL;

@@ -62,6 +62,12 @@ static void put_event(reply *r, json_t *j) {
     json_decref(j);
 }
 
+static void fail_whole(reply *r) {
+    static const api_error no_memory = { 503, "server_error", "", "", "the answer has no room: stream it, or ask for less" };
+    r->failed = true;
+    r->failure = no_memory;
+}
+
 static void tell(void *user, const news *n) {
     reply *r = user;
     pthread_mutex_lock(&r->lock);
@@ -71,7 +77,7 @@ static void tell(void *user, const news *n) {
         if (r->answer.stream) put_event(r, error_json(n->error));
     } else if (r->connection && !r->failed && n->finish != FINISH_FAILED) {
         if (r->answer.stream) put_event(r, answer_chunk(&r->answer, n));
-        else r->broken |= !answer_add(&r->answer, n);
+        else if (!answer_add(&r->answer, n)) fail_whole(r);
     }
     if (r->answer.stream) resume(r);
     pthread_mutex_unlock(&r->lock);
@@ -156,7 +162,11 @@ static ssize_t read_stream(void *user, uint64_t pos, char *to, size_t max) {
         memcpy(to, r->out.data + r->sent, (size_t)got);
         r->sent += (size_t)got;
     }
-    if (r->sent == r->out.n) r->out.n = r->sent = 0;
+    if (r->sent > r->out.n / 2) { /* so each byte is moved once at most */
+        r->out.n -= r->sent;
+        memmove(r->out.data, r->out.data + r->sent, r->out.n);
+        r->sent = 0;
+    }
     bool hungry = r->full && r->out.n - r->sent < LISTENING_BYTES;
     pthread_mutex_unlock(&r->lock);
     if (hungry) scheduler_wake(r->scheduler);

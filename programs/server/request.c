@@ -18,9 +18,9 @@ bool refuse(api_error *e, const char *param, const char *format, ...) {
     return false;
 }
 
-static bool no_memory(api_error *e) {
+bool no_memory(api_error *e) {
     refuse(e, NULL, "out of memory");
-    e->status = 503;
+    e->status = 500;
     e->type = "server_error";
     return false;
 }
@@ -324,6 +324,17 @@ static bool check_depth(const char *s, size_t n, api_error *e) {
     return true;
 }
 
+/* A stream's are sent as they come, but a whole answer's are kept until the end, at some hundred bytes each. */
+static bool check_logprobs(const request *r, api_error *e) {
+    int64_t texts = r->n * (r->endpoint == CHAT ? 1 : (int64_t)r->n_inputs);
+    int64_t wanted = r->logprobs ? texts * r->max_tokens * (r->top_logprobs + 1) : 0;
+    if (r->stream || wanted <= MAX_WHOLE_LOGPROBS) return true;
+    return refuse(e, r->endpoint == CHAT ? "top_logprobs" : "logprobs",
+                  "up to %lld log-probabilities (texts x 'max_tokens' x alternatives and the token itself); at most %d in an answer "
+                  "that is not streamed",
+                  (long long)wanted, MAX_WHOLE_LOGPROBS);
+}
+
 static bool read_generation(request *r, const request_defaults *d, api_error *e) {
     if (!read_seed(r, e) || !read_stop(r, e) || !read_bias(r, e) || !read_stream_options(r, e) || !read_response_format(r, e))
         return false;
@@ -335,7 +346,7 @@ static bool read_generation(request *r, const request_defaults *d, api_error *e)
     } else {
         r->logprobs = r->top_logprobs >= 0;
     }
-    return r->endpoint == CHAT ? read_messages(r, e) : read_inputs(r, "prompt", e);
+    return (r->endpoint == CHAT ? read_messages(r, e) : read_inputs(r, "prompt", e)) && check_logprobs(r, e);
 }
 
 static bool read_body(request *r, const request_defaults *d, api_error *e) {

@@ -18,6 +18,7 @@ typedef struct api_error {
 
 /* Fills *e with status 400 and returns false. */
 bool refuse(api_error *e, const char *param, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool no_memory(api_error *e); /* the same, with status 500 */
 
 /* A text or token ids; both point into the request. */
 typedef struct prompt_input {
@@ -26,7 +27,8 @@ typedef struct prompt_input {
     size_t n;
 } prompt_input;
 
-enum { MAX_STOPS = 16, MAX_TOP_LOGPROBS = 20, MAX_BIAS = 1024, MAX_CHOICES = 128, MAX_INPUTS = 512, MAX_DEPTH = 64 };
+enum { MAX_STOPS = 16, MAX_TOP_LOGPROBS = 20, MAX_BIAS = 1024, MAX_CHOICES = 128, MAX_INPUTS = 512, MAX_DEPTH = 64,
+       MAX_WHOLE_LOGPROBS = 1 << 18 };
 
 typedef struct request {
     json_t *body; /* what texts point into */
