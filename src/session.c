@@ -286,7 +286,9 @@ static void save_run(void *user, char *state, size_t n, const shk_region *r) {
     char piece[16384]; /* also where the state is not the host's memory */
     for (size_t i = 0; i < n; i += sizeof piece) {
         size_t k = n - i < sizeof piece ? n - i : sizeof piece;
+        pthread_mutex_lock(&a->s->m->lock); /* for the device: who computes meanwhile does not wait for a file */
         a->s->m->ops->download(a->s->m->dev, piece, state + i, k);
+        pthread_mutex_unlock(&a->s->m->lock);
         checksum_add(&a->sum, piece, k);
         shk_writer_put(a->w, piece, k);
     }
@@ -303,9 +305,7 @@ shk_status shk_session_save(const shk_session *s, const char *path, shk_error *e
     memcpy(h.magic, magic, sizeof magic);
     shk_writer_put(a.w, &h, sizeof h);
     checksum_add(&a.sum, (const char *)&h.top, sizeof h.top);
-    pthread_mutex_lock(&s->m->lock);
     each_run(s, s->pos, save_run, &a);
-    pthread_mutex_unlock(&s->m->lock);
     shk_writer_put(a.w, &a.sum, sizeof a.sum);
     return shk_writer_commit(a.w, err);
 }
