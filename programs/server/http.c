@@ -21,9 +21,16 @@ enum { THREADS = 4, HEADER_BYTES = 1 << 15, IDLE_S = 60, BODIES = 8, SEND_BYTES 
 struct connection {
     connection *next, *before;
     int fd;
-    bool asking;
+    bool asking, evicted; /* an evicted one is shut, but MHD has not noticed yet */
     double since;
 };
+
+/* It counts no more: one newcomer evicts one. The lock is held. */
+static void evict(server *s, connection *c) {
+    c->evicted = true;
+    s->n_connections--;
+    shutdown(c->fd, SHUT_RDWR);
+}
 
 static void link_connection(server *s, connection *c) {
     pthread_mutex_lock(&s->lock);
@@ -33,8 +40,8 @@ static void link_connection(server *s, connection *c) {
     if (++s->n_connections > s->o.connections) { /* room is made by the one that has been asking the longest */
         connection *oldest = NULL;
         for (connection *i = s->connections; i; i = i->next)
-            if (i->asking && i != c && (!oldest || i->since < oldest->since)) oldest = i;
-        shutdown(oldest ? oldest->fd : c->fd, SHUT_RDWR);
+            if (i->asking && !i->evicted && i != c && (!oldest || i->since < oldest->since)) oldest = i;
+        evict(s, oldest ? oldest : c);
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -44,7 +51,7 @@ static void unlink_connection(server *s, connection *c) {
     if (c->next) c->next->before = c->before;
     if (c->before) c->before->next = c->next;
     else s->connections = c->next;
-    s->n_connections--;
+    s->n_connections -= !c->evicted;
     pthread_mutex_unlock(&s->lock);
     free(c);
 }
@@ -103,6 +110,7 @@ enum MHD_Result respond_with(exchange *x, int status, struct MHD_Response *r) {
     if (!r) return MHD_NO;
     if (x->origin) {
         MHD_add_response_header(r, "Access-Control-Allow-Origin", x->origin);
+        MHD_add_response_header(r, "Access-Control-Expose-Headers", "Retry-After");
         MHD_add_response_header(r, "Vary", "Origin");
     }
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
@@ -176,7 +184,7 @@ static bool host_is_ours(const exchange *x) {
     if (!host || !x->server->loopback) return true;
     const char *colon = strrchr(host, ':');
     size_t n = colon && !strchr(colon, ']') ? (size_t)(colon - host) : strlen(host);
-    return listed(host, n, loopback, 3) || listed(host, n, x->server->o.hosts, x->server->o.n_hosts);
+    return listed(host, n, loopback, 3) || listed(host, n, &x->server->o.host, 1) || listed(host, n, x->server->o.hosts, x->server->o.n_hosts);
 }
 
 /* Browsers say whose page it is that asks: ours, or one that is named. */
