@@ -300,9 +300,10 @@ function start() {
     addEventListener("popstate", route);
     addEventListener("renamed", ({ detail }) => {
         const title = store.load(detail)?.title;
-        if (detail !== conversation.id || !title) return;
-        Object.assign(conversation, { title, named: true });
-        drawFrame();
+        if (!title) return;
+        for (const open of [conversation, run?.conversation]) /* an answer that is being made will be stored with its conversation */
+            if (open?.id === detail) Object.assign(open, { title, named: true });
+        if (detail === conversation.id) drawFrame();
     });
     addEventListener("removed", async ({ detail }) => {
         if (run?.conversation.id === detail) {
