@@ -1,5 +1,6 @@
 #include "json_output.h"
 
+#include "mem.h"
 #include "program.h"
 
 /* Length of the UTF-8 character at s, 0 if there is none: the ranges of the second byte keep out overlong forms, surrogates and
@@ -23,7 +24,8 @@ static size_t character(const unsigned char *s, size_t n) {
 
 json_t *json_text(const char *text, size_t n) {
     static const char replacement[] = "\xef\xbf\xbd";
-    char *clean = need(NULL, n + 1, 3), *to = clean;
+    char *clean = shk_calloc(n + 1, 3), *to = clean;
+    if (!clean) return NULL;
     for (size_t i = 0; i < n;) {
         size_t length = character((const unsigned char *)text + i, n - i);
         memcpy(to, length ? text + i : replacement, length ? length : 3);

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A string of any n bytes: each byte that is part of no UTF-8 character becomes U+FFFD. */
+/* A string of any n bytes: each byte that is part of no UTF-8 character becomes U+FFFD. NULL: no memory. */
 json_t *json_text(const char *text, size_t n);
 json_t *json_ids(const int32_t *ids, size_t n);
 
