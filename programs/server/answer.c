@@ -68,33 +68,35 @@ static json_t *chat_token(const answer *a, int32_t id, float logprob) {
     return json_pack("{s:o,s:o,s:o}", "token", json_text(text, n), "logprob", logprob_json(logprob), "bytes", bytes);
 }
 
-/* Adds a token to *list, which is made if there is none. */
-static void add_chat_token(const answer *a, json_t **list, const token_news *t) {
+/* Adds a token to *list, which is made if there is none. false: no memory. */
+static bool add_chat_token(const answer *a, json_t **list, const token_news *t) {
     json_t *o = chat_token(a, t->id, t->logprob), *top = json_array();
-    for (size_t i = 0; i < t->n_top; i++) json_array_append_new(top, chat_token(a, t->top[i].id, t->top[i].logprob));
-    json_object_set_new(o, "top_logprobs", top);
+    bool ok = true;
+    for (size_t i = 0; i < t->n_top; i++) ok &= !json_array_append_new(top, chat_token(a, t->top[i].id, t->top[i].logprob));
+    ok &= !json_object_set_new(o, "top_logprobs", top);
     if (!*list) *list = json_array();
-    json_array_append_new(*list, o);
+    return !json_array_append_new(*list, o) && ok;
 }
 
-static void add_completion_token(const answer *a, json_t **lists, const token_news *t, size_t offset) {
+static bool add_completion_token(const answer *a, json_t **lists, const token_news *t, size_t offset) {
     json_t *top = json_object();
+    bool ok = true;
     for (size_t i = 0; i < t->n_top; i++) {
         json_t *key = token_json(a, t->top[i].id);
-        json_object_set_new(top, json_string_value(key), logprob_json(t->top[i].logprob));
+        ok &= !json_object_set_new(top, json_string_value(key), logprob_json(t->top[i].logprob));
         json_decref(key);
     }
     if (!*lists)
         *lists = json_pack("{s:[],s:[],s:[],s:[]}", "tokens", "token_logprobs", "top_logprobs", "text_offset");
-    json_array_append_new(json_object_get(*lists, "tokens"), token_json(a, t->id));
-    json_array_append_new(json_object_get(*lists, "token_logprobs"), logprob_json(t->logprob));
-    json_array_append_new(json_object_get(*lists, "top_logprobs"), top);
-    json_array_append_new(json_object_get(*lists, "text_offset"), json_integer((json_int_t)offset));
+    ok &= !json_array_append_new(json_object_get(*lists, "tokens"), token_json(a, t->id));
+    ok &= !json_array_append_new(json_object_get(*lists, "token_logprobs"), logprob_json(t->logprob));
+    ok &= !json_array_append_new(json_object_get(*lists, "top_logprobs"), top);
+    return !json_array_append_new(json_object_get(*lists, "text_offset"), json_integer((json_int_t)offset)) && ok;
 }
 
-static void add_token(const answer *a, json_t **to, const token_news *t, size_t offset) {
-    if (t && a->endpoint == CHAT) add_chat_token(a, to, t);
-    else if (t) add_completion_token(a, to, t, offset);
+static bool add_token(const answer *a, json_t **to, const token_news *t, size_t offset) {
+    if (!t) return true;
+    return a->endpoint == CHAT ? add_chat_token(a, to, t) : add_completion_token(a, to, t, offset);
 }
 
 /* Chat puts its list into an object. Releases `logprobs`. */
@@ -156,11 +158,11 @@ static json_t *chunk_envelope(const answer *a, json_t *choices, json_t *usage) {
 json_t *answer_chunk(answer *a, const news *n) {
     choice *c = &a->choices[n->sequence];
     json_t *logprobs = NULL, *o;
-    add_token(a, &logprobs, n->token, c->characters);
+    bool ok = add_token(a, &logprobs, n->token, c->characters);
     if (a->endpoint == CHAT) {
         json_t *delta = json_object();
         if (!c->begun) json_object_set_new(delta, "role", json_string("assistant"));
-        if (!c->begun || n->n_text || n->token) json_object_set_new(delta, "content", json_text(n->text, n->n_text));
+        if (!c->begun || n->n_text || n->token) ok &= !json_object_set_new(delta, "content", json_text(n->text, n->n_text));
         o = json_pack("{s:I,s:o,s:o,s:o}", "index", (json_int_t)n->sequence, "delta", delta, "logprobs", logprobs_json(a, logprobs),
                       "finish_reason", finish_json(n->finish));
     } else {
@@ -170,7 +172,8 @@ json_t *answer_chunk(answer *a, const news *n) {
     count(c, n);
     o = chunk_envelope(a, json_pack("[o]", o), json_null());
     if (n->stats) json_object_set_new(o, "stats", stats_json(n->stats));
-    return o;
+    if (!ok) json_decref(o);
+    return ok ? o : NULL;
 }
 
 json_t *answer_usage_chunk(const answer *a) { return chunk_envelope(a, json_array(), usage_json(a)); }
@@ -200,7 +203,7 @@ static json_t *embedding_json(const answer *a, const float *v, size_t width) {
 bool answer_add(answer *a, const news *n) {
     choice *c = &a->choices[n->sequence];
     if (n->n_text > MAX_WHOLE_TEXT - a->n_text) return false;
-    add_token(a, &c->logprobs, n->token, c->characters);
+    if (!add_token(a, &c->logprobs, n->token, c->characters)) return false;
     count(c, n);
     if (n->embedding && !(c->embedding = embedding_json(a, n->embedding, n->width))) return false;
     if (n->stats) {
@@ -214,8 +217,9 @@ bool answer_add(answer *a, const news *n) {
 static json_t *embeddings_whole(const answer *a) {
     json_t *data = json_array();
     for (size_t i = 0; i < a->n; i++)
-        json_array_append_new(data, json_pack("{s:s,s:I,s:O}", "object", "embedding", "index", (json_int_t)i, "embedding",
-                                              a->choices[i].embedding));
+        if (json_array_append_new(data, json_pack("{s:s,s:I,s:O}", "object", "embedding", "index", (json_int_t)i, "embedding",
+                                                  a->choices[i].embedding)))
+            return json_decref(data), NULL;
     return json_pack("{s:s,s:o,s:s,s:o}", "object", "list", "data", data, "model", a->model, "usage", usage_json(a));
 }
 
@@ -233,7 +237,7 @@ json_t *answer_whole(const answer *a) {
             o = json_pack("{s:o,s:I,s:o,s:o}", "text", text, "index", (json_int_t)i, "logprobs", logprobs, "finish_reason",
                           finish_json(c->finish));
         if (c->stats) json_object_set(o, "stats", c->stats);
-        json_array_append_new(list, o);
+        if (json_array_append_new(list, o)) return json_decref(list), NULL;
     }
     o = envelope(a, a->endpoint == CHAT ? "chat.completion" : "text_completion", list);
     json_object_set_new(o, "usage", usage_json(a));

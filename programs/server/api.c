@@ -157,6 +157,10 @@ static bool make_prompts(exchange *x, task *t) {
             if (!tokens_of(x, &r->inputs[i], param, SHK_TOKENIZE_BOS, p)) return false;
         } else if (!x->server->tokenizer) {
             return refuse(&x->error, param, "the model has no tokenizer, so it cannot chat");
+        } else if (!strcmp(r->messages[r->n_messages - 1].role, "system")) {
+            char last[64];
+            snprintf(last, sizeof last, "messages[%zu].role", r->n_messages - 1);
+            return refuse(&x->error, last, "no user message follows the system message, and the template puts it before one");
         } else if (shk_chat_tokens(x->server->tokenizer, r->messages, r->n_messages, 1, SHK_TOKENIZE_BOS, &p->ids, &p->n, &err)) {
             return from_library(x, param, &err);
         }

@@ -265,7 +265,8 @@ def test_errors(s):
         (chat, {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         (chat, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
          "messages[0].content[0]"),
-        (chat, {"messages": [{"role": "system", "content": "x"}]}, "messages"), (chat, {"messages": HI, "tools": [{}]}, "tools"),
+        (chat, {"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        (chat, {"messages": HI, "tools": [{}]}, "tools"),
         (chat, {"messages": HI, "logit_bias": {"320": 1}}, "logit_bias"), (chat, {"messages": HI, "n": 99}, "n"),
         (chat, {"messages": HI, "n": 16, "logprobs": True, "top_logprobs": 20}, "top_logprobs"),
         ("/v1/completions", {"prompt": ["x"] * 7, "logprobs": 20}, "logprobs"),
@@ -581,10 +582,20 @@ def test_cache(model):
         f.write_bytes(f.read_bytes()[:-1])
     for f in sorted(directory.glob("*.state"))[:2]:
         f.write_bytes(f.read_bytes()[:-1] + b"\x55")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    orphan, temporary = directory / f"{0:016x}-{1:016x}.state", directory / f".sparkhawk-{gone.pid}-0.tmp"
+    ours = directory / f".sparkhawk-{os.getpid()}-0.tmp"
+    for f in orphan, temporary, ours:
+        f.write_bytes(b"x")
+    os.utime(orphan, (0, 0))
     with Server(model, "--cache-dir", str(directory)) as s:
         kept, cached = talk(s)
         check(f"{model}: after a restart nothing changes, damaged files or not", kept == plain)
         check(f"{model}: and the first turn finds what was kept", cached[0] > 0, cached)
+        check(f"{model}: what was left half written is gone", not orphan.exists() and not temporary.exists() and ours.exists())
+    with Server(model, "--cache-dir", str(directory), "--exact") as s:
+        check(f"{model}: states of other bits are let alone", talk(s)[1][0] == 0)
     with Server(model, "--cache-dir", str(directory), "--kv", "f32") as s:
         check(f"{model}: states of other sessions are let alone", talk(s)[1][0] == 0)
     with Server(model, "--cache-dir", str(directory), "--cache-dir-mb", "1", "--cache-mb", "1") as s:
