@@ -80,7 +80,12 @@ static char *name_of(const char *path) {
 
 static bool open_model(server *s, const serve_args *a) {
     shk_error err;
-    cache_options cache = { (uint64_t)a->context, (uint64_t)a->cache_mb << 20, a->cache_dir, (uint64_t)a->cache_dir_mb << 20 };
+    char build[64], arithmetic[128];
+    if (shk_build_info(build, sizeof build, &err)) return fail("%s", err.message), false;
+    snprintf(arithmetic, sizeof arithmetic, "%s, %s%s", build, a->model.device ? a->model.device : "cpu",
+             a->model.exact ? ", exact" : "");
+    cache_options cache = { (uint64_t)a->context, (uint64_t)a->cache_mb << 20, a->cache_dir, (uint64_t)a->cache_dir_mb << 20,
+                            arithmetic };
     scheduler_options work = { (size_t)a->parallel, (size_t)a->queue, (size_t)1 << 22, (uint64_t)a->context,
                                (double)a->stall_seconds };
     if (!(s->model = model_open(&a->model))) return false;

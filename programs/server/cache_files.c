@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -45,12 +47,12 @@ typedef struct ids_header {
     uint64_t fingerprint, n, earliest, sum;
 } ids_header;
 
-static uint64_t hash_of(const int32_t *ids, size_t n) { /* FNV-1a over the bytes */
-    uint64_t h = 14695981039346656037u;
-    const unsigned char *b = (const unsigned char *)ids;
-    for (size_t i = 0; i < n * sizeof *ids; i++) h = (h ^ b[i]) * 1099511628211u;
+static uint64_t mix(uint64_t h, const void *data, size_t n) { /* FNV-1a */
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
     return h;
 }
+
+static uint64_t hash_of(const int32_t *ids, size_t n) { return mix(14695981039346656037u, ids, n * sizeof *ids); }
 
 static char *path_of(const cache_files *f, uint64_t hash, const char *suffix) {
     shk_buffer path = { 0 };
@@ -243,6 +245,29 @@ static int by_use(const void *a, const void *b) {
     return (x->used.tv_nsec > y->used.tv_nsec) - (x->used.tv_nsec < y->used.tv_nsec);
 }
 
+/* Whether nobody will come back for a file: a temporary one of a process that is no more, or a state of any model that has had no
+ * ids for a while (they are written right after it, perhaps by another server now). */
+static bool left_over(int dir, const char *name) {
+    enum { A_WHILE = 60 };
+    struct stat s;
+    long pid;
+    char ids[64];
+    int end = 0;
+    if (sscanf(name, ".sparkhawk-%ld-%*u.tmp%n", &pid, &end) == 1 && end && !name[end])
+        return pid == getpid() || (pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH); /* in a container, ids come again */
+    if (sscanf(name, "%*16[0-9a-f]-%*16[0-9a-f].state%n", &end) || end != 39 || name[end]) return false;
+    snprintf(ids, sizeof ids, "%.33s.ids", name);
+    return fstatat(dir, ids, &s, AT_SYMLINK_NOFOLLOW) && errno == ENOENT && !fstatat(dir, name, &s, AT_SYMLINK_NOFOLLOW) &&
+           time(NULL) - s.st_mtime > A_WHILE;
+}
+
+static void delete_leftovers(const cache_files *f) {
+    DIR *dir = opendir(f->dir);
+    for (const struct dirent *e; dir && (e = readdir(dir));)
+        if (left_over(dirfd(dir), e->d_name)) unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir) closedir(dir);
+}
+
 /* The .ids files of this model; *list malloc'd. */
 static size_t look(const cache_files *f, known **list) {
     DIR *dir = opendir(f->dir);
@@ -297,6 +322,7 @@ static void find_files(cache_files *f, cache_found_fn *found, void *user) {
         cache_file *file = shk_calloc(1, sizeof *file);
         int32_t *ids = file ? read_ids(f, list[i].hash, &n, &earliest, &file->bytes) : NULL;
         if (!ids) {
+            if (file) file->hash = list[i].hash, delete_files(f, file);
             free(file);
             continue;
         }
@@ -311,22 +337,26 @@ static void find_files(cache_files *f, cache_found_fn *found, void *user) {
     keep_within(f);
 }
 
-shk_status cache_files_open(cache_files **out, shk_model *m, uint64_t context, const char *dir, uint64_t most,
-                            cache_found_fn *found, void *user, shk_error *err) {
+shk_status cache_files_open(cache_files **out, shk_model *m, const cache_options *o, cache_found_fn *found, void *user,
+                            shk_error *err) {
+    const char *dir = o->dir;
     struct stat s;
     if (mkdir(dir, 0700) && errno != EEXIST) return shk_fail_errno(err, "%s", dir);
     if (stat(dir, &s)) return shk_fail_errno(err, "%s", dir);
     if (!S_ISDIR(s.st_mode)) return shk_fail(err, SHK_E_IO, "%s: not a directory", dir);
+    if (s.st_mode & (S_IRWXG | S_IRWXO))
+        return shk_fail(err, SHK_E_IO, "%s: others can look into it, and it would hold conversations: chmod 700", dir);
     if (access(dir, R_OK | W_OK | X_OK)) return shk_fail_errno(err, "%s", dir);
     cache_files *f = *out = shk_calloc(1, sizeof *f);
     if (!f) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
     f->m = m;
-    f->context = context;
-    f->most = most;
-    f->fingerprint = shk_model_fingerprint(m);
+    f->context = o->context;
+    f->most = o->disk_bytes;
+    f->fingerprint = mix(shk_model_fingerprint(m), o->arithmetic, strlen(o->arithmetic));
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
     if (!(f->dir = shk_strdup(dir))) return shk_fail(err, SHK_E_MEMORY, "%s: no memory", dir);
+    delete_leftovers(f);
     find_files(f, found, user);
     f->running = !pthread_create(&f->thread, NULL, write_pending, f);
     return f->running ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "%s: no thread to write it", dir);

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "sparkhawk.h"
+#include "server/prefix_cache.h"
 
 typedef struct cache_files cache_files;
 typedef struct cache_file cache_file; /* a handle; whoever has it gives it back by release or forget */
@@ -14,10 +14,10 @@ typedef struct cache_file cache_file; /* a handle; whoever has it gives it back 
  * as shk_session_earliest says it. */
 typedef void cache_found_fn(void *user, cache_file *file, int32_t *ids, size_t n, size_t earliest);
 
-/* Makes the directory if there is none, readable by its owner alone. `context`: of sessions. `most`: bytes
- * of files, of which those used longest ago go. */
-shk_status cache_files_open(cache_files **out, shk_model *m, uint64_t context, const char *dir, uint64_t most,
-                            cache_found_fn *found, void *user, shk_error *err);
+/* Makes the directory o->dir if there is none, readable by its owner alone; one that others may look into is refused. What a process that
+ * ended early has left in it is deleted. Of more than o->disk_bytes of files, those used longest ago go. */
+shk_status cache_files_open(cache_files **out, shk_model *m, const cache_options *o, cache_found_fn *found, void *user,
+                            shk_error *err);
 /* Waits for what is being written; the handles are void. NULL is allowed. */
 void cache_files_close(cache_files *f);
 uint64_t cache_files_bytes(cache_files *f, uint64_t *n);

@@ -184,7 +184,8 @@ static bool host_is_ours(const exchange *x) {
     if (!host || !x->server->loopback) return true;
     const char *colon = strrchr(host, ':');
     size_t n = colon && !strchr(colon, ']') ? (size_t)(colon - host) : strlen(host);
-    return listed(host, n, loopback, 3) || listed(host, n, &x->server->o.host, 1) || listed(host, n, x->server->o.hosts, x->server->o.n_hosts);
+    return listed(host, n, loopback, 3) || listed(host, n, &x->server->o.host, 1) ||
+           listed(host, n, x->server->o.hosts, x->server->o.n_hosts);
 }
 
 /* Browsers say whose page it is that asks: ours, or one that is named. */

@@ -195,7 +195,7 @@ shk_status cache_new(prefix_cache **out, shk_model *m, const cache_options *o, s
     c->m = m;
     c->o = *o;
     pthread_mutex_init(&c->lock, NULL);
-    shk_status st = o->dir && o->bytes ? cache_files_open(&c->files, m, o->context, o->dir, o->disk_bytes, found, c, err) : SHK_OK;
+    shk_status st = o->dir && o->bytes ? cache_files_open(&c->files, m, o, found, c, err) : SHK_OK;
     if (st) {
         cache_free(c);
         return st;

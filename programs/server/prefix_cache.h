@@ -17,6 +17,7 @@ typedef struct cache_options {
     uint64_t bytes;      /* of memory, 0: nothing is kept; the least recently used go first */
     const char *dir;     /* NULL: memory alone; else entries are files there too, and come back after a restart */
     uint64_t disk_bytes; /* of files */
+    const char *arithmetic; /* whatever a state's bits depend on besides the model: files of another are let alone */
 } cache_options;
 
 typedef struct cache_counts {

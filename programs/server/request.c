@@ -330,8 +330,8 @@ static bool check_logprobs(const request *r, api_error *e) {
     int64_t wanted = r->logprobs ? texts * r->max_tokens * (r->top_logprobs + 1) : 0;
     if (r->stream || wanted <= MAX_WHOLE_LOGPROBS) return true;
     return refuse(e, r->endpoint == CHAT ? "top_logprobs" : "logprobs",
-                  "up to %lld log-probabilities (texts x 'max_tokens' x alternatives and the token itself); at most %d in an answer "
-                  "that is not streamed",
+                  "up to %lld log-probabilities (texts x 'max_tokens' x alternatives and the token itself); an answer that is not "
+                  "streamed has at most %d",
                   (long long)wanted, MAX_WHOLE_LOGPROBS);
 }
 

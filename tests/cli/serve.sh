@@ -21,6 +21,8 @@ refuses 1 'missing: No such file' serve -m missing --port 0
 refuses 1 'no-key: No such file' serve -m griffin --port 0 --api-key-file no-key
 refuses 1 'the API key is empty' serve -m griffin --port 0 --api-key ''
 refuses 2 'only one of --api-key' serve -m griffin --api-key x --api-key-file y
+mkdir -m 755 open
+refuses 1 'open: others can look into it' serve -m griffin --port 0 --cache-dir open
 refuses 1 'griffin/config.json: not a directory' serve -m griffin --port 0 --cache-dir griffin/config.json
 
 "$python" "$root/tests/cli/serve.py" >out 2>err
