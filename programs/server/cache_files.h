@@ -14,8 +14,8 @@ typedef struct cache_file cache_file; /* a handle; whoever has it gives it back 
  * as shk_session_earliest says it. */
 typedef void cache_found_fn(void *user, cache_file *file, int32_t *ids, size_t n, size_t earliest);
 
-/* Makes the directory o->dir if there is none, readable by its owner alone; one that others may look into is refused. What a process that
- * ended early has left in it is deleted. Of more than o->disk_bytes of files, those used longest ago go. */
+/* Makes the directory o->dir if there is none, readable by its owner alone; one that others may look into is refused. What a
+ * process that ended early has left in it is deleted. Of more than o->disk_bytes of files, those used longest ago go. */
 shk_status cache_files_open(cache_files **out, shk_model *m, const cache_options *o, cache_found_fn *found, void *user,
                             shk_error *err);
 /* Waits for what is being written; the handles are void. NULL is allowed. */

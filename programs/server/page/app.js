@@ -301,7 +301,7 @@ function start() {
     addEventListener("renamed", ({ detail }) => {
         const title = store.load(detail)?.title;
         if (!title) return;
-        for (const open of [conversation, run?.conversation]) /* an answer that is being made will be stored with its conversation */
+        for (const open of [conversation, run?.conversation]) // an answer being made will be stored with its own
             if (open?.id === detail) Object.assign(open, { title, named: true });
         if (detail === conversation.id) drawFrame();
     });
