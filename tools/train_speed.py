@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Times `sparkhawk train`: a model of each kind on random tokens.
 
-    tools/train_speed.py [KIND...] [--device cuda] [--steps 60] [--sparkhawk build/cuda/sparkhawk]
+    tools/train_speed.py [KIND...] [--device cuda] [--ranks 1] [--steps 60] [--sparkhawk build/cuda/sparkhawk]
 
-Models of 35M parameters learn from 128 sequences of 512 tokens a step, gemma2-131m from 32 of 1,024. The first steps, in which
-kernels are loaded and chosen, do not count. `ms` is a step; `TFLOP/s` counts 6 operations a parameter and token and the six
-products of attention, as far as they are not masked.
+Models of 35M parameters learn from 128 sequences of 512 tokens a step, gemma2-131m from 32 of 1,024; several ranks (mpirun's, a
+GPU each; --sparkhawk build/cuda/mpi/sparkhawk) from as many each. The first steps, in which kernels are loaded and chosen, do not
+count. `ms` is a step; `TFLOP/s` counts 6 operations a parameter and token and the six products of attention, as far as they are
+not masked.
 """
 import argparse, array, json, os, random, struct, subprocess, sys, tempfile
 
@@ -27,6 +28,11 @@ KINDS = {
                         attn_logit_softcapping=None, final_logit_softcapping=None, max_position_embeddings=8192,
                         bos_token_id=2, eos_token_id=1, pad_token_id=0),
 }
+
+
+def shape(kind):
+    """Sequences of a step and their length."""
+    return (32, 1024) if kind == "gemma2-131m" else (128, 512)
 
 
 def write_shard(path, vocab, tokens, length):
@@ -71,13 +77,15 @@ def main():
     p.add_argument("--steps", type=int, default=60)
     p.add_argument("--batch", type=int)
     p.add_argument("--length", type=int)
+    p.add_argument("--ranks", type=int, default=1)
     p.add_argument("--sparkhawk", default="build/cuda/sparkhawk")
     a = p.parse_args()
     print(f"{'kind':12} {'params':>8} {'batch':>12} {'ms':>8} {'tok/s':>10} {'TFLOP/s':>8}", flush=True)
     for kind in a.kinds or KINDS:
         config = KINDS[kind]
-        large = kind == "gemma2-131m"
-        batch, length = a.batch or (32 if large else 128), a.length or (1024 if large else 512)
+        batch, length = (given or usual for given, usual in zip((a.batch, a.length), shape(kind)))
+        batch *= a.ranks
+        launcher = ["mpirun", "-n", str(a.ranks)] if a.ranks > 1 else []
         with tempfile.TemporaryDirectory() as d:
             at = lambda name: os.path.join(d, name)
             with open(at("config.json"), "w") as f:
@@ -89,7 +97,7 @@ def main():
                             compute=a.compute, log_every=every, save_every=10 ** 9)
             with open(at("train.json"), "w") as f:
                 json.dump(settings, f)
-            subprocess.run([a.sparkhawk, "train", at("train.json"), "-q"], check=True)
+            subprocess.run(launcher + [a.sparkhawk, "train", at("train.json"), "-q"], check=True)
             with open(at("run/metrics.jsonl")) as f:
                 lines = [json.loads(line) for line in f]
             seconds = [x["tokens"] / x["tokens_per_s"] for x in lines]
@@ -100,4 +108,5 @@ def main():
                   f" {work / 1e12:8.1f}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -71,8 +71,8 @@ void shk_cuda_train_gelu_mul_grad(void *dev, shk_act *dg, shk_act *du, shk_act *
 
 /* theta = mean + std quantile; -inf: all are active */
 template <typename A, int V, int K, bool WARP>
-static __global__ void topk_gelu_mul_rows(A *y, shk_threshold *th, const A *s, const A *u, size_t rows, size_t n, unsigned ddof,
-                                          float quantile) {
+static __global__ void ROW_BOUNDS(WARP)
+    topk_gelu_mul_rows(A *y, shk_threshold *th, const A *s, const A *u, size_t rows, size_t n, unsigned ddof, float quantile) {
     __shared__ float space[32];
     const row_of_threads<V, K, WARP> r;
     size_t row = blockIdx.x * (size_t)r.rows + r.row;
@@ -123,8 +123,9 @@ void shk_cuda_train_topk_gelu_mul(void *dev, shk_act *y, shk_threshold *th, cons
 
 /* What theta gets is less the sum over the active. */
 template <typename A, int V, int K, bool WARP>
-static __global__ void topk_gelu_mul_grad_rows(A *ds, A *du, A *y, const A *dy, const shk_threshold *th, const A *s, const A *u,
-                                               size_t rows, size_t n, unsigned ddof, float quantile) {
+static __global__ void ROW_BOUNDS(WARP)
+    topk_gelu_mul_grad_rows(A *ds, A *du, A *y, const A *dy, const shk_threshold *th, const A *s, const A *u, size_t rows, size_t n,
+                            unsigned ddof, float quantile) {
     __shared__ float space[32];
     const row_of_threads<V, K, WARP> r;
     size_t row = blockIdx.x * (size_t)r.rows + r.row;

@@ -66,7 +66,8 @@ void cuda_train_add_pieces(shk_cuda *cu, float *to, const float *from, size_t pi
 /* ---- norms ---- */
 
 template <typename A, int V, int K, bool WARP>
-static __global__ void rmsnorm_rows(A *y, const A *x, const float *w, const A *to, size_t rows, size_t n, float eps) {
+static __global__ void ROW_BOUNDS(WARP)
+    rmsnorm_rows(A *y, const A *x, const float *w, const A *to, size_t rows, size_t n, float eps) {
     __shared__ float space[32];
     const row_of_threads<V, K, WARP> r;
     size_t row = blockIdx.x * (size_t)r.rows + r.row;
