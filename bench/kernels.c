@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cpu/detect.h"
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
 #include "mem.h"
+#include "timing.h"
 
 enum { REPEATS = 7, K = 2304, WIDTH = 9216, STREAM_BYTES = 128 << 20, CACHED_ROWS = 32 };
 
@@ -24,17 +24,6 @@ static int wanted(const char *name) {
     for (int i = 0; i < n_words; i++)
         if (strstr(name, words[i])) return 1;
     return !n_words;
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static double spread; /* of the last measurement: half the range, in percent of the median */

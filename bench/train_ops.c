@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ops.h"
+#include "timing.h"
 
 enum { REPEATS = 7, CALLS = 4, ARRAYS = 10, TOKENS = 1 << 16 };
 
@@ -28,17 +28,6 @@ typedef struct bench {
 } bench;
 
 enum { WIDEST = 2560, TAPS = 4 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void attention(bench *s) {
     s->t->attention(s->dev, s->x[4], s->lse, s->th, s->x[0], s->x[1], s->x[2], &s->b, &s->a, s->work);

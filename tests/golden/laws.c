@@ -1,15 +1,11 @@
 /* Laws that need more than a golden prompt: windows that wrap many times, passes of many sequences, constant memory over a
  * million tokens, no allocation in a step, and that what sparsity skips is really not read. */
 #include "../unit/scratch.h"
-#include "../device.h"
+#include "sequence.h"
 
 #include <math.h>
 
 #include "model/model.h"
-
-static shk_error err;
-static shk_device device; /* that models are loaded on */
-#define OK(call) NEED((call) == SHK_OK, "%s", err.message)
 
 static const char *kv_type; /* of the models that are loaded; NULL: the default */
 
@@ -26,39 +22,22 @@ static shk_model *load(const char *name, int threads) { return load_as(name, thr
 /* Matrices where they lie in the file, for tests that look at them. */
 static shk_model *load_plain(const char *name) { return load_as(name, 2, true); }
 
-static shk_session *session(shk_model *m, uint64_t context) {
-    shk_session *s;
-    OK(shk_session_new(&s, m, context, &err));
-    return s;
-}
-
-static void advance(shk_model *m, shk_session *s, const int32_t *tokens, size_t n, float *logits) {
-    shk_span span = { s, tokens, n, logits, 0 };
-    OK(shk_advance(m, &span, 1, &err));
-}
-
-static int32_t *random_tokens(size_t n, unsigned long long seed) {
-    int32_t *t = malloc(n * sizeof *t);
-    for (size_t i = 0; i < n; i++) t[i] = (int32_t)(test_random(&seed) >> 33) % 316 + 3;
-    return t;
-}
-
 /* 700 tokens through windows of 16: one by one, all at once, and in uneven pieces must end in the same logits. */
 static void test_long(const char *name) {
     enum { N = 700 };
     shk_model *m = load(name, 2);
     size_t V = (size_t)shk_model_vocab_size(m);
-    int32_t *tokens = random_tokens(N, 7);
+    int32_t *tokens = random_tokens(malloc(N * sizeof *tokens), N, 7);
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
     shk_session *s = session(m, N);
-    advance(m, s, tokens, N, a);
+    advance(s, tokens, N, a);
     shk_session_reset(s);
-    for (size_t i = 0; i < N; i++) advance(m, s, tokens + i, 1, i + 1 == N ? b : NULL);
+    for (size_t i = 0; i < N; i++) advance(s, tokens + i, 1, i + 1 == N ? b : NULL);
     CHECK(memcmp(a, b, V * sizeof *a) == 0, "%s: %d steps differ from one prefill", name, N);
     shk_session_reset(s);
     for (size_t i = 0, n = 200; i < N; i += n, n = n * 7 % 211 + 1) {
         if (n > N - i) n = N - i;
-        advance(m, s, tokens + i, n, b);
+        advance(s, tokens + i, n, b);
     }
     CHECK(memcmp(a, b, V * sizeof *a) == 0, "%s: pieces differ from one prefill", name);
     shk_session_free(s);
@@ -73,7 +52,7 @@ static void test_many(const char *name) {
     enum { N = 200 };
     shk_model *m = load(name, 2);
     size_t V = (size_t)shk_model_vocab_size(m);
-    int32_t *tokens = random_tokens(4 * N, 9);
+    int32_t *tokens = random_tokens(malloc(4 * N * sizeof *tokens), 4 * N, 9);
     float *a = malloc(N * V * sizeof *a), *b = malloc(V * sizeof *b);
     shk_span spans[N];
     for (size_t i = 0; i < N; i++) spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50, a + i * V, 0 };
@@ -81,7 +60,7 @@ static void test_many(const char *name) {
     size_t wrong = 0;
     for (size_t i = 0; i < N; i++) {
         shk_session *s = session(m, 64);
-        advance(m, s, spans[i].tokens, spans[i].n, b);
+        advance(s, spans[i].tokens, spans[i].n, b);
         wrong += memcmp(b, a + i * V, V * sizeof *b) != 0;
         shk_session_free(s);
         shk_session_free(spans[i].session);
@@ -106,12 +85,12 @@ static void test_constant_memory(const char *name) {
     enum { PIECE = 8000 };
     const size_t total = test_short() ? 5 * PIECE : 1000000;
     shk_model *m = load(name, 1);
-    int32_t *tokens = random_tokens(PIECE, 11);
+    int32_t *tokens = random_tokens(malloc(PIECE * sizeof *tokens), PIECE, 11);
     shk_session *s = session(m, 0);
     CHECK(shk_session_context(s) == 0, "%s: the context of a recurrent model is unbounded", name);
-    advance(m, s, tokens, PIECE, NULL);
+    advance(s, tokens, PIECE, NULL);
     size_t before = resident(), state = (size_t)shk_session_bytes(s);
-    for (size_t i = PIECE; i < total; i += PIECE) advance(m, s, tokens, PIECE, NULL);
+    for (size_t i = PIECE; i < total; i += PIECE) advance(s, tokens, PIECE, NULL);
     size_t after = resident();
     CHECK(shk_session_position(s) == total, "%s: position", name);
     CHECK(shk_session_bytes(s) == state, "%s: the state grew from %zu to %zu bytes", name, state, (size_t)shk_session_bytes(s));
@@ -126,14 +105,14 @@ static void test_constant_memory(const char *name) {
 static void test_no_allocation(const char *name) {
     shk_model *m = load(name, 2);
     shk_session *s = session(m, 256);
-    int32_t *tokens = random_tokens(200, 13);
+    int32_t *tokens = random_tokens(malloc(200 * sizeof *tokens), 200, 13);
     float *logits = malloc((size_t)shk_model_vocab_size(m) * sizeof *logits);
     const shk_sampling greedy = shk_sampling_default();
     shk_span span = { s, tokens, 1, logits, 0, &greedy };
     OK(shk_advance(m, &span, 1, &err));
     uint64_t before = shk_alloc_count();
-    advance(m, s, tokens, 150, logits);
-    for (int i = 0; i < 50; i++) advance(m, s, tokens + i, 1, logits);
+    advance(s, tokens, 150, logits);
+    for (int i = 0; i < 50; i++) advance(s, tokens + i, 1, logits);
     OK(shk_advance(m, &span, 1, &err));
     CHECK(shk_alloc_count() == before, "%s: %llu allocations in a step", name, (unsigned long long)(shk_alloc_count() - before));
     shk_session_free(s);
@@ -156,7 +135,7 @@ static void test_wanted(const char *name) {
     enum { KINDS = sizeof kinds / sizeof *kinds };
     shk_model *m = load(name, 2);
     size_t V = (size_t)shk_model_vocab_size(m), left_out[KINDS] = { 0 }, other = 0, turned = 0;
-    int32_t *tokens = random_tokens(4 * N, 15);
+    int32_t *tokens = random_tokens(malloc(4 * N * sizeof *tokens), 4 * N, 15);
     float *whole = malloc(N * V * sizeof *whole), *wanted = malloc(N * V * sizeof *wanted);
     shk_span spans[N];
     for (size_t i = 0; i < N; i++) spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50, whole + i * V, 0 };
@@ -230,7 +209,7 @@ static void test_skipped_rows(const char *name, bool prefill) {
     enum { N = 24 };
     shk_model *m = load_plain(name);
     size_t V = (size_t)shk_model_vocab_size(m), inactive = 0, neurons = 0;
-    int32_t *tokens = random_tokens(N, 17);
+    int32_t *tokens = random_tokens(malloc(N * sizeof *tokens), N, 17);
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
     shk_ops ops = *m->ops;
     real_ops = m->ops;
@@ -281,10 +260,10 @@ static void test_untransposed(const char *name) {
     enum { N = 24 };
     shk_model *m = load_plain(name);
     size_t V = (size_t)shk_model_vocab_size(m), changed = 0;
-    int32_t *tokens = random_tokens(N, 17);
+    int32_t *tokens = random_tokens(malloc(N * sizeof *tokens), N, 17);
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b), *copies[MAX_LAYERS];
     shk_session *s = session(m, N);
-    advance(m, s, tokens, N, a);
+    advance(s, tokens, N, a);
     for (uint32_t l = 0; l < m->config.n_layers; l++) {
         shk_layer *w = &m->weights.layers[l];
         if (!w->down_t.data) continue;
@@ -301,7 +280,7 @@ static void test_untransposed(const char *name) {
     for (int prefill = 0; prefill < 2; prefill++) {
         double worst = 0;
         shk_session_reset(s);
-        for (size_t i = 0; i < N; i += prefill ? N : 1) advance(m, s, tokens + i, prefill ? N : 1, b);
+        for (size_t i = 0; i < N; i += prefill ? N : 1) advance(s, tokens + i, prefill ? N : 1, b);
         for (size_t i = 0; i < V; i++) worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
         CHECK(changed && worst < 5e-5, "%s: logits differ by %g with %zu layers untransposed", name, worst, changed);
     }
@@ -318,12 +297,12 @@ static void test_skipped_positions(void) {
     enum { N = 40, LAYER = 2 };
     shk_model *m = load("sparkhawk", 1);
     size_t V = (size_t)shk_model_vocab_size(m), D = m->config.head_dim, rest = D - m->config.attn_rank;
-    int32_t *tokens = random_tokens(N + 1, 19);
+    int32_t *tokens = random_tokens(malloc((N + 1) * sizeof *tokens), N + 1, 19);
     float *clean = malloc(V * sizeof *clean), *out = malloc(V * sizeof *out);
     shk_session *s = session(m, N + 1), *fork;
-    advance(m, s, tokens, N, NULL);
+    advance(s, tokens, N, NULL);
     OK(shk_session_fork(&fork, s, &err));
-    advance(m, fork, tokens + N, 1, clean);
+    advance(fork, tokens + N, 1, clean);
     shk_session_free(fork);
 
     /* the session's own memory, found as the session finds it */
@@ -376,11 +355,11 @@ static void test_quantized(const char *name) {
         if (device != SHK_DEVICE_CPU) continue; /* nothing is rounded to 8 bits */
         shk_model *rounded = load(path, 2), *exact = load_plain(path);
         size_t V = (size_t)shk_model_vocab_size(exact);
-        int32_t *tokens = random_tokens(N, 23);
+        int32_t *tokens = random_tokens(malloc(N * sizeof *tokens), N, 23);
         float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
         shk_session *s = session(rounded, N), *t = session(exact, N);
-        advance(rounded, s, tokens, N, a);
-        advance(exact, t, tokens, N, b);
+        advance(s, tokens, N, a);
+        advance(t, tokens, N, b);
         CHECK(memcmp(a, b, V * sizeof *a), "%s: nothing is rounded", path);
         shk_session_free(s);
         shk_session_free(t);

@@ -1,15 +1,12 @@
 /* Sessions beyond advancing: going back, hidden states, the share of active neurons. All to the bit. */
 #include "../unit/scratch.h"
-#include "../device.h"
+#include "sequence.h"
 
 #include <jansson.h>
 #include <math.h>
 
 #include "model/model.h"
 
-static shk_error err;
-static shk_device device;
-#define OK(call) NEED((call) == SHK_OK, "%s", err.message)
 enum { N = 700 };
 
 static shk_model *load(const char *name, bool exact) {
@@ -21,26 +18,12 @@ static shk_model *load(const char *name, bool exact) {
     return m;
 }
 
-static shk_session *session(shk_model *m) {
-    shk_session *s;
-    OK(shk_session_new(&s, m, N + 100, &err));
-    return s;
-}
-
-static void advance(shk_session *s, const int32_t *tokens, size_t n, float *logits) {
-    if (n) OK(shk_advance(shk_session_model(s), &(shk_span){ .session = s, .tokens = tokens, .n = n, .logits = logits }, 1, &err));
-}
-
-static void random_tokens(int32_t *t, size_t n, unsigned long long seed) {
-    for (size_t i = 0; i < n; i++) t[i] = (int32_t)(test_random(&seed) >> 33) % 316 + 3;
-}
-
 /* From `at` tokens of `read` back to `to`, then on with other tokens: as if those had been the only ones. */
 static void check_back(shk_model *m, const char *name, size_t read, size_t to) {
     size_t V = (size_t)shk_model_vocab_size(m);
     int32_t tokens[N], others[20];
     float *a = malloc(V * sizeof *a), *b = malloc(V * sizeof *b);
-    shk_session *s = session(m), *fresh = session(m), *fork;
+    shk_session *s = session(m, N + 100), *fresh = session(m, N + 100), *fork;
     random_tokens(tokens, N, 3);
     random_tokens(others, 20, 4);
     advance(s, tokens, read, NULL);
@@ -62,7 +45,7 @@ static void check_back(shk_model *m, const char *name, size_t read, size_t to) {
 
 static void test_back(const char *name) {
     shk_model *m = load(name, false);
-    shk_session *s = session(m), *again = session(m);
+    shk_session *s = session(m, N + 100), *again = session(m, N + 100);
     int32_t tokens[N];
     size_t widest = 0;
     bool recurrent = false;
@@ -108,7 +91,7 @@ static void test_hidden(const char *name) {
     size_t V = (size_t)shk_model_vocab_size(m), d = (size_t)shk_model_width(m);
     int32_t tokens[TOKENS];
     float *a = malloc(TOKENS * d * sizeof *a), *b = malloc(TOKENS * d * sizeof *b), *logits = malloc(V * sizeof *logits);
-    shk_session *s = session(m);
+    shk_session *s = session(m, N + 100);
     random_tokens(tokens, TOKENS, 5);
     OK(shk_advance(m, &(shk_span){ .session = s, .tokens = tokens, .n = TOKENS, .hidden = a }, 1, &err));
     shk_session_reset(s);
@@ -146,7 +129,7 @@ static void test_active(const char *name) {
     int32_t tokens[TOKENS];
     float *active = malloc(layers * sizeof *active), *batched = malloc(layers * sizeof *batched);
     char *json, key[24];
-    shk_session *s = session(m), *other = session(m);
+    shk_session *s = session(m, N + 100), *other = session(m, N + 100);
     random_tokens(tokens, TOKENS, 6);
     shk_model_record(m, 1);
     OK(shk_advance(m, &(shk_span){ .session = s, .tokens = tokens, .n = TOKENS, .active = active }, 1, &err));
@@ -183,7 +166,7 @@ static void test_sizes(void) {
     OK(shk_model_load(&c, "tests/golden/gemma", &p, &err));
     CHECK(shk_model_fingerprint(a) != shk_model_fingerprint(b) && shk_model_fingerprint(a) != shk_model_fingerprint(c),
           "models and types of keys have their own fingerprints");
-    shk_session *s = session(a), *r = session(b);
+    shk_session *s = session(a, N + 100), *r = session(b, N + 100);
     int32_t tokens[N];
     random_tokens(tokens, N, 3);
     advance(s, tokens, N, NULL);
