@@ -11,6 +11,7 @@ enum {
 };
 _Static_assert(B_PACKED + A_PACKED <= SHK_CPU_SCRATCH, "both packed blocks lie in a thread's scratch");
 _Static_assert(COLS % NR == 0 && ROWS % MR == 0, "blocks are whole panels");
+_Static_assert(COLS % SHK_GEMM_BF16_COLS == 0 && ROWS % SHK_GEMM_BF16_ROWS == 0 && K % SHK_GEMM_BF16_DEEP == 0, "in bf16 too");
 
 /* Rounds to bf16, nearest even; a NaN stays one. */
 static void round_bf16(float *x, size_t n) {
@@ -65,9 +66,33 @@ static void pack_b(float *to, const float *from, size_t lines, size_t k, size_t 
     pack(to, from, lines, NR, k, line, deep, bf16);
 }
 
+/* The same where the tier multiplies bf16. */
+static void block_bf16(const shk_cpu *cpu, float *scratch, const shk_product *p, size_t i0, size_t i1, size_t j0, size_t j1) {
+    enum { LINES = SHK_GEMM_BF16_ROWS, DEEP = SHK_GEMM_BF16_DEEP };
+    uint32_t *b = (uint32_t *)scratch, *a = b + B_PACKED / 2;
+    for (size_t i = i0; i < i1 && !p->add; i++) memset(p->c + i * p->ldc + j0, 0, (j1 - j0) * sizeof *p->c);
+    for (size_t k0 = 0; k0 < p->k; k0 += K) {
+        size_t k = p->k - k0 < K ? p->k - k0 : K, filled = (k + DEEP - 1) / DEEP * DEEP;
+        for (size_t j = j0; j < j1; j += LINES)
+            cpu->k.gemm_pack_bf16(b + (j - j0) * filled / 2, p->b.p + k0 * p->b.row + j * p->b.col,
+                                  j1 - j < LINES ? j1 - j : LINES, k, p->b.col, p->b.row, true);
+        for (size_t i = i0; i < i1; i += LINES) {
+            size_t rows = i1 - i < LINES ? i1 - i : LINES;
+            cpu->k.gemm_pack_bf16(a, p->a.p + i * p->a.row + k0 * p->a.col, rows, k, p->a.row, p->a.col, false);
+            cpu->k.gemm_panel_bf16(p->c + i * p->ldc + j0, p->ldc, a, b, filled, rows, j1 - j0);
+        }
+    }
+}
+
+static bool has_bf16(const shk_cpu *cpu) { return cpu->bf16 && cpu->k.gemm_panel_bf16; }
+
 /* Rows [i0, i1), columns [j0, j1) of C; at most COLS columns. */
 static void block(const shk_cpu *cpu, float *scratch, const shk_product *p, size_t i0, size_t i1, size_t j0, size_t j1) {
     float *b = scratch, *a = scratch + B_PACKED;
+    if (has_bf16(cpu)) {
+        block_bf16(cpu, scratch, p, i0, i1, j0, j1);
+        return;
+    }
     for (size_t k0 = 0; k0 < p->k || k0 == 0; k0 += K) {
         size_t k = p->k - k0 < K ? p->k - k0 : K;
         for (size_t j = j0; j < j1; j += NR)
@@ -112,12 +137,13 @@ static size_t blocks_of(size_t n, size_t size) { return (n + size - 1) / size; }
 
 void shk_cpu_products(const shk_cpu *cpu, const shk_product *p, size_t count, size_t step_c, size_t step_a, size_t step_b) {
     products_args g = { cpu, p, step_c, step_a, step_b, ROWS, COLS, 0, 0 };
+    size_t high = has_bf16(cpu) ? SHK_GEMM_BF16_ROWS : MR, wide = has_bf16(cpu) ? SHK_GEMM_BF16_COLS : NR; /* a panel */
     size_t want = cpu->threads > 1 ? 4 * (size_t)cpu->threads : 1; /* pieces, so that no thread waits long */
     for (;;) {
         g.down = blocks_of(p->m, g.rows), g.across = blocks_of(p->n, g.cols);
-        if (g.down * g.across * count >= want || (g.rows <= 4 * MR && g.cols <= 4 * NR)) break;
-        if (g.rows > g.cols || g.cols <= 4 * NR) g.rows = g.rows / 2 / MR * MR;
-        else g.cols = g.cols / 2 / NR * NR;
+        if (g.down * g.across * count >= want || (g.rows <= 4 * high && g.cols <= 4 * wide)) break;
+        if (g.rows > g.cols || g.cols <= 4 * wide) g.rows = g.rows / 2 / high * high;
+        else g.cols = g.cols / 2 / wide * wide;
     }
     shk_pool_run(cpu->pool, products_range, &g, g.down * g.across * count, 1);
 }

@@ -14,6 +14,9 @@
     k->row_scales[SHK_##T] = shk_row_scales_##type##_##isa, k->dot_gathered[SHK_##T] = shk_dot_gathered_##type##_##isa, \
     k->axpy_gathered[SHK_##T] = shk_axpy_gathered_##type##_##isa;
 #define INTEGER(isa) SHK_PACKED_TYPES(PACKED, isa) SHK_PACKED_TYPES(ROUND, isa) SHK_GATHERED_TYPES(GATHERED, isa)
+#define MATRIX_BF16(isa)                                                                                            \
+    PACKED(BF16, bf16, isa) k->round_x[SHK_BF16] = shk_round_bf16_avx512bf16;                                      \
+    k->gemm_panel_bf16 = shk_gemm_panel_bf16_##isa, k->gemm_pack_bf16 = shk_gemm_pack_bf16_avx512bf16;
 #define TIER(isa) { .tier = #isa, SHK_ROW_TYPES(ROW, isa) SHK_KV_TYPES(KV, isa) SHK_SLOTS(SLOT, isa) }
 
 /* A tier's f32 functions are a whole: exactness (kernels.h) ties them together. Integer products are the same in all. */
@@ -27,9 +30,8 @@ void shk_cpu_kernels(shk_kernels *k, unsigned cpu) {
     else if (cpu & SHK_CPU_AVX2) *k = avx2;
     if (cpu & SHK_CPU_AVX2) { INTEGER(avx2) }
     if (cpu & SHK_CPU_AVX512VNNI) { k->tier = "avx512vnni"; INTEGER(avx512vnni) }
-    if (cpu & SHK_CPU_AVX512BF16) { k->tier = "avx512bf16"; PACKED(BF16, bf16, avx512bf16) }
-    if (cpu & SHK_CPU_AMX) { k->tier = "amx"; SHK_PACKED_TYPES(PACKED, amx) PACKED(BF16, bf16, amx) }
-    if (k->dot_packed[SHK_BF16]) k->round_x[SHK_BF16] = shk_round_bf16_avx512bf16;
+    if (cpu & SHK_CPU_AVX512BF16) { k->tier = "avx512bf16"; MATRIX_BF16(avx512bf16) }
+    if (cpu & SHK_CPU_AMX) { k->tier = "amx"; SHK_PACKED_TYPES(PACKED, amx) MATRIX_BF16(amx) }
 #elif defined(__aarch64__)
     static const shk_kernels neon = TIER(neon);
     if (cpu & SHK_CPU_NEON) {

@@ -100,6 +100,17 @@ typedef void shk_rglru_step_fn(float *y, float *h, const float *x, const float *
 enum { SHK_GEMM_ROWS = 12, SHK_GEMM_COLS = 32 };
 typedef void shk_gemm_tile_fn(float *c, size_t ldc, const float *a, const float *b, size_t k, size_t rows, size_t cols, int add);
 
+/* Factors in bf16, where a tier has such products; without, these two are NULL. A word is two values that follow each other along
+ * k, the first in its low half. Makes a panel of SHK_GEMM_BF16_ROWS lines, [line, word] or, `across`, [word, line].
+ *   from   line l's i-th value is from[l*line + i*deep]; it is rounded to nearest even
+ * Zeros stand for lines that are missing, and fill k up to a multiple of SHK_GEMM_BF16_DEEP. */
+enum { SHK_GEMM_BF16_ROWS = 32, SHK_GEMM_BF16_COLS = 32, SHK_GEMM_BF16_DEEP = 32 };
+typedef void shk_gemm_pack_bf16_fn(uint32_t *to, const float *from, size_t lines, size_t k, size_t line, size_t deep, int across);
+/* c[r*ldc + j] += sum_i a[r][i] b[i][j]
+ *   a  a panel     b  panels packed across, as many as `cols` want     k  filled up     r < rows, at most a panel's; j < cols
+ * The rest of c is not touched. One order for each sum, each term and each sum rounded once; denormals may count as zeros. */
+typedef void shk_gemm_panel_bf16_fn(float *c, size_t ldc, const uint32_t *a, const uint32_t *b, size_t k, size_t rows, size_t cols);
+
 /* dg = dy * u * gelu'(g);  du = dy * gelu(g)        u NULL: ones; du NULL or dy; dg may be g or dy */
 typedef void shk_gelu_mul_grad_fn(float *dg, float *du, const float *dy, const float *g, const float *u, size_t n);
 
@@ -165,6 +176,8 @@ typedef struct shk_kernels {
     shk_conv1d_step_fn *conv1d_step;
     shk_rglru_step_fn *rglru_step;
     shk_gemm_tile_fn *gemm_tile;
+    shk_gemm_pack_bf16_fn *gemm_pack_bf16;
+    shk_gemm_panel_bf16_fn *gemm_panel_bf16;
     shk_gelu_mul_grad_fn *gelu_mul_grad;
     shk_exp_fn *exp;
     shk_softplus_grad_fn *softplus_grad;

@@ -60,5 +60,7 @@ SHK_DECLARE_INTEGER(neon)
 SHK_PACKED_TYPES(SHK_DECLARE_PACKED, amx)
 shk_dot_packed_fn shk_dot_packed_bf16_avx512bf16, shk_dot_packed_bf16_amx;
 shk_round_x_fn shk_round_bf16_avx512bf16;
+shk_gemm_pack_bf16_fn shk_gemm_pack_bf16_avx512bf16;
+shk_gemm_panel_bf16_fn shk_gemm_panel_bf16_avx512bf16, shk_gemm_panel_bf16_amx;
 
 #endif

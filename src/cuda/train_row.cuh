@@ -6,8 +6,8 @@
 
 #ifdef __CUDACC__
 
-/* The most threads that by_row() gives a block: without this bound a kernel that keeps 64 values may want more registers than a block
- * of 1,024 threads has. */
+/* The most threads that by_row() gives a block: without this bound a kernel that keeps 64 values may want more registers than a
+ * block of 1,024 threads has. */
 #define ROW_BOUNDS(WARP) __launch_bounds__((WARP) ? 256 : 1024)
 
 /* This thread's part of a row: packs of V values, up to K of them, a row's threads side by side. */

@@ -2,6 +2,8 @@
  * AVX-512. A tile product takes one block (or half of one), whose sums then become f32 and meet their scales. */
 #include "cpu/x86/vec_avx512.h"
 
+#include "cpu/x86/amx.h"
+
 #undef FN
 #define FN(name) shk_##name##_amx
 
@@ -11,10 +13,7 @@ INLINE vi vi_dot(vi s, vu w, vu q) { return (vi)_mm512_dpbusd_epi32((__m512i)s, 
 INLINE vi vi_dot8(vi s, vu w, vu q) { return vi_dot(s, w, q); }
 #include "cpu/vec/packed.h"
 
-enum {
-    TILE_ROWS = 16,
-    CHUNK = 32 /* blocks that are unpacked at a time: with their activations they fill the first-level cache */
-};
+enum { CHUNK = 32 }; /* blocks that are unpacked at a time: with their activations they fill the first-level cache */
 
 /* A group's rows, unpacked for some tiles of tokens. */
 typedef struct unpacked {
@@ -88,25 +87,13 @@ INLINE void tile_16(const shk_packing p, float *y, size_t ldy, size_t n, const u
     UNROLL for (size_t t = 0; t < TILE_ROWS; t++) vf_put(y + t * ldy, acc[t], n);
 }
 
-/* What the eight tile registers hold: bytes of a row, and rows. */
-typedef struct shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-} shapes;
-
-INLINE void configure(const shapes *s) {
-    __asm__ volatile("" ::"m"(*s)); /* some compilers think that the next line reads its first bytes only */
-    _tile_loadconfig(s);
-}
-
 INLINE void dot_amx(const shk_packing p, shk_dot_packed_fn *few, float *y, size_t ldy, const uint8_t *w, size_t n,
                     const shk_xblock *x, size_t tokens, size_t k) {
     unpacked u;
     size_t spans = p.halves ? 2 : 1, blocks = k / SHK_PACK_BLOCK, whole = tokens / TILE_ROWS * TILE_ROWS;
     if (whole) {
         const uint8_t *at = w;
-        shapes s = { 1 };
+        shapes s = { .palette = 1 };
         for (int i = 0; i < 8; i++) s.bytes[i] = i / 2 == 2 ? 32 / spans : 64, s.rows[i] = i / 2 == 3 ? 8 / spans : TILE_ROWS;
         configure(&s);
         for (size_t i = 0; i < n; i += SHK_PACK_ROWS)
@@ -164,9 +151,7 @@ INLINE void bf16_tiles(size_t groups, size_t tiles, float *y, size_t ldy, size_t
 
 void shk_dot_packed_bf16_amx(float *y, size_t ldy, const void *w, size_t n, const void *x, size_t tokens, size_t k) {
     enum { ROWS = 2 * SHK_PACK_ROWS, TOKENS_MOST = 2 * TILE_ROWS };
-    shapes s = { 1 };
-    for (int i = 0; i < 8; i++) s.bytes[i] = 64, s.rows[i] = 16;
-    configure(&s);
+    configure_whole();
     for (size_t i = 0; i < n; i += ROWS)
         for (size_t t = 0; t < tokens; t += TOKENS_MOST) {
             size_t rows = n - i < ROWS ? n - i : ROWS, some = tokens - t < TOKENS_MOST ? tokens - t : TOKENS_MOST;
