@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "../device.h"
+#include "gemma3_file.h"
 #include "sparkhawk.h"
 
 /* The fixture has its leads to six decimals. */
@@ -164,16 +165,11 @@ static void check_likelihood(const json_t *l, bool exact) {
 }
 
 static bool load_model(bool exact) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char path[4096];
-    if (cache && *cache) snprintf(path, sizeof path, "%s/sparkhawk/gemma3-270m-q4_k_m.gguf", cache);
-    else snprintf(path, sizeof path, "%s/.cache/sparkhawk/gemma3-270m-q4_k_m.gguf", home ? home : "");
-    FILE *f = fopen(path, "rb");
-    if (!f) {
+    if (!gemma3_file(path, sizeof path)) {
         SKIP("%s is not there: tools/fetch_model.py fetches it", path);
         return false;
     }
-    fclose(f);
     shk_error err;
     shk_model_params params = { .exact = exact, .device = device, .kv_type = exact ? "f32" : NULL };
     NEED(!shk_model_load(&model, path, &params, &err), "%s", err.message);
