@@ -145,6 +145,7 @@ enum MHD_Result respond_error(exchange *x) {
     snprintf(number, sizeof number, "%d", x->retry_s);
     MHD_add_response_header(r, "Content-Type", "application/json");
     if (x->retry_s) MHD_add_response_header(r, "Retry-After", number);
+    if (x->error.status == MHD_HTTP_METHOD_NOT_ALLOWED) MHD_add_response_header(r, "Allow", x->allow);
     if (x->error.status == MHD_HTTP_UNAUTHORIZED) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     return respond_with(x, x->error.status, r);
 }
@@ -202,16 +203,15 @@ static bool origin_is_welcome(exchange *x) {
 }
 
 static const route *find_route(exchange *x) {
-    bool known = false;
     const char *method = strcmp(x->method, "HEAD") ? x->method : "GET";
     for (const route *r = routes; r->path; r++) {
         size_t n = strlen(r->path);
         bool prefix = r->path[n - 1] == '*';
         if (prefix ? strncmp(r->path, x->path, n - 1) : strcmp(r->path, x->path)) continue;
         if (!strcmp(r->method, method)) return r;
-        known = true;
+        x->allow = strcmp(r->method, "GET") ? r->method : "GET, HEAD";
     }
-    if (known)
+    if (x->allow)
         deny(x, MHD_HTTP_METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", "this method is not for this address");
     else deny(x, MHD_HTTP_NOT_FOUND, "invalid_request_error", "not_found", "nothing is at this address");
     return NULL;

@@ -341,7 +341,7 @@ static bool read_generation(request *r, const request_defaults *d, api_error *e)
     if (r->n > d->max_choices)
         return refuse(e, "n", "'n' is %lld; this server makes at most %lld", (long long)r->n, (long long)d->max_choices);
     if (r->endpoint == CHAT) {
-        if (r->top_logprobs >= 0 && !r->logprobs) return refuse(e, "top_logprobs", "'top_logprobs' wants 'logprobs' to be true");
+        if (r->top_logprobs > 0 && !r->logprobs) return refuse(e, "top_logprobs", "'top_logprobs' wants 'logprobs' to be true");
         if (r->logprobs && r->top_logprobs < 0) r->top_logprobs = 0;
     } else {
         r->logprobs = r->top_logprobs >= 0;
@@ -366,7 +366,7 @@ bool request_parse(request *r, endpoint where, const char *body, size_t n, const
     *r = (request){ .endpoint = where, .sampling = d->sampling, .n = 1, .max_tokens = d->max_tokens, .top_logprobs = -1 };
     if (!check_depth(body, n, e)) return false;
     r->body = json_loadb(body, n, JSON_REJECT_DUPLICATES, &bad);
-    if (!r->body) return refuse(e, NULL, "the body is no JSON: line %d: %.200s", bad.line, bad.text);
+    if (!r->body) return refuse(e, NULL, "the body cannot be read as JSON: line %d: %.200s", bad.line, bad.text);
     bool sound = read_body(r, d, e);
     if (!sound) request_free(r);
     return sound;

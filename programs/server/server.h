@@ -59,6 +59,7 @@ typedef struct exchange {
     bool refused;   /* the body is not kept: `error` is the answer */
     api_error error;
     int retry_s;
+    const char *allow; /* the methods of an address that was asked with another one */
     const char *origin; /* of a page that may ask; NULL */
     reply *reply;
     double begun;

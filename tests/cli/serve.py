@@ -285,7 +285,11 @@ def test_errors(s):
         check(f"{body[:20]} is refused", status == 400 and r["error"]["message"], status, r)
     check("an unknown model is not there", s.ask("POST", chat, {"model": "gpt", "messages": HI})[0] == 404)
     check("an unknown address neither", s.ask("GET", "/../etc/passwd")[0] == 404 and s.ask("GET", "/v1")[0] == 404)
-    check("a wrong method is told", s.ask("GET", chat)[0] == 405)
+    for method, path, allowed in ("GET", chat, "POST"), ("HEAD", chat, "POST"), ("DELETE", "/v1/models/griffin", "GET, HEAD"):
+        status, headers, _ = s.ask(method, path)
+        check(f"{method} {path} is told what is allowed", status == 405 and headers["Allow"] == allowed, status, headers)
+    check("none of what is off is no error", s.ask("POST", chat, {"messages": HI, "max_tokens": 1, "logprobs": False,
+                                                                  "top_logprobs": 0, "tools": []})[0] == 200)
     check("a body that is too large is refused", s.ask("POST", chat, b" " * ((1 << 20) + 1))[0] == 413)
     check("and the server is there", s.alive())
 
