@@ -11,12 +11,12 @@
 
 #include "mem.h"
 
-enum { BUFFER = 1 << 18, MAX_LINKS = 40, MAX_TRIES = 1000 };
+enum { BUFFER = 1 << 18, MAX_LINKS = 40, MAX_TRIES = 1000, SELF = 32 };
 
 struct shk_writer {
     char *path;      /* as the caller said it: for messages */
     char *target;    /* what will be replaced: path with symbolic links followed */
-    char *temporary; /* in the target's directory */
+    char *temporary; /* in the target's directory; NULL: the file has no name yet */
     int fd;
     int failure; /* the errno of the first call that failed */
     uint64_t offset; /* bytes put so far */
@@ -55,15 +55,22 @@ static char *follow_links(const char *path) {
     return at;
 }
 
-/* A new file in the target's directory. Its name is independent of the target's, which may be as long as names can be. */
-static bool create_temporary(shk_writer *w) {
+static const char *self_path(const shk_writer *w, char self[SELF]) {
+    snprintf(self, SELF, "/proc/self/fd/%d", w->fd);
+    return self;
+}
+
+/* A name in the target's directory, independent of the target's, which may be as long as names can be: for the file that has
+ * none, or of a new one. */
+static bool give_name(shk_writer *w) {
     for (unsigned i = 0; i < MAX_TRIES; i++) {
-        char name[64];
+        char name[64], self[SELF];
         snprintf(name, sizeof name, ".sparkhawk-%ld-%u.tmp", (long)getpid(), i);
         char *path = beside(w->target, name);
         if (!path) return false;
-        w->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w->fd >= 0) {
+        bool nameless = w->fd >= 0;
+        if (!nameless) w->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (nameless ? !linkat(AT_FDCWD, self_path(w, self), AT_FDCWD, path, AT_SYMLINK_FOLLOW) : w->fd >= 0) {
             w->temporary = path;
             return true;
         }
@@ -71,6 +78,17 @@ static bool create_temporary(shk_writer *w) {
         if (errno != EEXIST) return false;
     }
     return false;
+}
+
+/* Where the file system and /proc allow it, a file without a name: whatever ends the process, nothing is left of it. */
+static bool create_temporary(shk_writer *w) {
+    char self[SELF], *directory = beside(w->target, ".");
+    w->fd = directory ? open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    free(directory);
+    if (w->fd >= 0 && access(self_path(w, self), F_OK) == 0) return true;
+    if (w->fd >= 0) close(w->fd);
+    w->fd = -1;
+    return give_name(w);
 }
 
 shk_status shk_writer_open(shk_writer **out, const char *path, shk_error *err) {
@@ -156,7 +174,7 @@ static void sync_directory(const char *path) {
 shk_status shk_writer_commit(shk_writer *w, shk_error *err) {
     shk_status status = SHK_OK;
     flush(w);
-    if (!w->failure && fsync(w->fd)) w->failure = errno;
+    if (!w->failure && (fsync(w->fd) || (!w->temporary && !give_name(w)))) w->failure = errno;
     if (close(w->fd) && !w->failure) w->failure = errno; /* network file systems report a full disk here */
     w->fd = -1;
     if (!w->failure && rename(w->temporary, w->target)) w->failure = errno;

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "file/writer.h"
 
@@ -12,8 +14,10 @@
 static struct {
     bool interrupt; /* every second write is interrupted, the others write at most 1000 bytes */
     size_t room;    /* bytes until the disk is full */
-    int fsync_error, rename_error, close_error;
+    int fsync_error, rename_error, close_error, link_error;
+    bool no_proc;
 } disk;
+static bool names_only; /* files without a name are not known */
 
 static void healthy(void) {
     memset(&disk, 0, sizeof disk);
@@ -43,6 +47,23 @@ int fsync(int fd) { return disk.fsync_error ? fail_with(disk.fsync_error) : (int
 
 int rename(const char *from, const char *to) {
     return disk.rename_error ? fail_with(disk.rename_error) : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list args;
+    va_start(args, flags);
+    unsigned mode = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(args, unsigned) : 0;
+    va_end(args);
+    if (names_only && (flags & O_TMPFILE) == O_TMPFILE) return fail_with(EOPNOTSUPP);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int access(const char *path, int mode) {
+    return disk.no_proc ? fail_with(ENOENT) : (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
+}
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
+    return disk.link_error ? fail_with(disk.link_error) : (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
 }
 
 int close(int fd) {
@@ -152,6 +173,7 @@ static void test_failures(void) {
     fails("close", "quota");
     disk.rename_error = EACCES;
     fails("rename", "Permission denied");
+    if (!names_only) disk.link_error = EDQUOT, fails("the file's name", "quota");
     struct rlimit old;
     NEED(getrlimit(RLIMIT_FSIZE, &old) == 0, "getrlimit");
     signal(SIGXFSZ, SIG_IGN);
@@ -215,6 +237,30 @@ static void test_abandon(void) {
     shk_writer_abandon(NULL);
 }
 
+/* Nothing can be seen before the commit, so nothing is left of a process that is killed. */
+static void test_killed(void) {
+    shk_writer *w;
+    shk_error err;
+    int before = count_entries(scratch_dir), status;
+    int fd = open(scratch_dir, O_TMPFILE | O_WRONLY, 0600);
+    if (fd < 0) {
+        SKIP("%s is on a file system without files that have no name", scratch_dir);
+        return;
+    }
+    close(fd);
+    pid_t child = fork();
+    if (!child) {
+        if (shk_writer_open(&w, scratch("kept"), &err) == SHK_OK) shk_writer_put(w, "new", 3);
+        raise(SIGKILL);
+    }
+    NEED(child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status), "fork");
+    CHECK(holds(scratch("kept"), "old", 3) && count_entries(scratch_dir) == before, "something has changed");
+    disk.no_proc = true;
+    CHECK(shk_write_file(scratch("kept"), "old", 3, &err) == SHK_OK && holds(scratch("kept"), "old", 3), "%s", err.message);
+    CHECK(count_entries(scratch_dir) == before, "something was left behind");
+    healthy();
+}
+
 /* Two at once on one target: the last to commit wins. */
 static void test_two(void) {
     shk_writer *a, *b;
@@ -230,12 +276,15 @@ static void test_two(void) {
 int main(void) {
     healthy();
     test_small();
-    test_large();
     test_pad();
-    test_failures();
     test_refused();
     test_links();
-    test_abandon();
-    test_two();
+    for (int i = 0; i < 2; i++, names_only = true) {
+        test_large();
+        test_failures();
+        test_abandon();
+        test_two();
+        if (!names_only) test_killed();
+    }
     return test_done();
 }
