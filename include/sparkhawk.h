@@ -137,7 +137,8 @@ SHK_API const shk_tokenizer *shk_model_tokenizer(const shk_model *m);
 SHK_API int32_t shk_model_vocab_size(const shk_model *m);
 SHK_API int32_t shk_model_layers(const shk_model *m);
 SHK_API int32_t shk_model_width(const shk_model *m); /* of the residual stream */
-/* Tells models apart whose sessions must not be exchanged: the same for the same weights, config and kv_type, everywhere. */
+/* Tells models apart whose sessions must not be exchanged: the same for the same weights, config and kv_type, everywhere. Of large
+ * tensors it reads a sample: weights that differ in a few rows of one matrix alone may have the same. */
 SHK_API uint64_t shk_model_fingerprint(const shk_model *m);
 /* The longest sequence that a session of this model takes by default; 0: no bound (no layer attends to everything). */
 SHK_API uint64_t shk_model_context(const shk_model *m);

@@ -258,7 +258,7 @@ typedef struct file_header {
 } file_header;
 
 static const char magic[8] = "SHKSTATE";
-enum { VERSION = 3 };
+enum { VERSION = 4 };
 
 /* Fletcher's, over 16-bit words in 64-bit sums: the second depends on their order. */
 typedef struct checksum {

@@ -149,7 +149,17 @@ static uint64_t mix(uint64_t h, const void *data, size_t n) { /* FNV-1a */
     return h;
 }
 
-/* Tells models apart that a saved state must not cross: config, tensor types, and the first bytes of every tensor. */
+/* Of a tensor, pieces from its first byte to its last at even distances; all of a small one. */
+static uint64_t mix_tensor(uint64_t h, const shk_tensor *t) {
+    enum { PIECES = 8, PIECE = 4096 };
+    size_t n = t->n_bytes > (size_t)PIECES * PIECE ? PIECES : 1, bytes = n == 1 ? t->n_bytes : PIECE;
+    h = mix(h, &t->type, sizeof t->type);
+    for (size_t i = 0; i < n; i++) h = mix(h, (const char *)t->data + (t->n_bytes - bytes) * i / (PIECES - 1), bytes);
+    return h;
+}
+
+/* Tells models apart that a saved state must not cross: config, tensor types and a sample of every tensor. All of a large model
+ * takes as long to read as a prompt. */
 static shk_status fingerprint(shk_model *m, shk_error *err) {
     json_t *j = shk_config_to_json(&m->config, NULL);
     char *text = j ? json_dumps(j, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
@@ -159,10 +169,7 @@ static shk_status fingerprint(shk_model *m, shk_error *err) {
     free(text);
     for (uint32_t l = 0; l < m->config.n_layers; l++) h = mix(h, &m->config.layers[l].window, sizeof(uint32_t));
     const shk_tensors *t = shk_model_tensors(m);
-    for (size_t i = 0; i < t->n; i++) {
-        h = mix(h, &t->items[i].type, sizeof t->items[i].type);
-        h = mix(h, t->items[i].data, t->items[i].n_bytes < 64 ? t->items[i].n_bytes : 64);
-    }
+    for (size_t i = 0; i < t->n; i++) h = mix_tensor(h, &t->items[i]);
     m->fingerprint = h;
     return SHK_OK;
 }

@@ -180,6 +180,42 @@ static void test_sizes(void) {
     shk_model_free(c);
 }
 
+/* Griffin with one byte of a tensor changed; its own fingerprint if `tensor` is NULL. */
+static uint64_t changed(const shk_tensors *t, const shk_tensor *tensor, size_t at) {
+    const shk_map *file = &t->maps[0];
+    size_t i = tensor ? (size_t)((const uint8_t *)tensor->data - file->data) + at : 0;
+    shk_model *m;
+    uint8_t *copy = malloc(file->size);
+    NEED(copy, "memory");
+    memcpy(copy, file->data, file->size);
+    copy[i] ^= (uint8_t)(tensor != NULL);
+    scratch_file("griffin/model.safetensors", copy, file->size);
+    free(copy);
+    OK(shk_model_load(&m, scratch("griffin"), &(shk_model_params){ .threads = 1 }, &err));
+    uint64_t print = shk_model_fingerprint(m);
+    shk_model_free(m);
+    return print;
+}
+
+static void test_fingerprint(void) {
+    shk_model *m = load("griffin", false);
+    const shk_tensors *t = shk_model_tensors(m);
+    shk_map config;
+    NEED(mkdir(scratch("griffin"), 0700) == 0, "mkdir");
+    OK(shk_map_open(&config, "tests/golden/griffin/config.json", &err));
+    scratch_file("griffin/config.json", config.data, config.size);
+    shk_map_close(&config);
+    uint64_t own = changed(t, NULL, 0);
+    CHECK(own == shk_model_fingerprint(m), "a copy has another fingerprint");
+    for (size_t i = 0; i < t->n; i += 7) {
+        const shk_tensor *x = &t->items[i];
+        size_t places[] = { 0, (x->n_bytes - 1) * 2 / 7, x->n_bytes - 1 };
+        for (size_t p = 0; p < 3; p++)
+            CHECK(changed(t, x, places[p]) != own, "%s: a change at %zu of %zu is not seen", x->name, places[p], x->n_bytes);
+    }
+    shk_model_free(m);
+}
+
 int main(void) {
     static const char *const all[] = { "gemma",     "gemma2",   "gemma3", "gemma3n", "recurrentgemma", "spark",
                                        "spark-ffn", "topk-ffn", "hawk",   "griffin", "sparkhawk" };
@@ -192,5 +228,6 @@ int main(void) {
         }
     device = SHK_DEVICE_CPU;
     test_sizes();
+    test_fingerprint();
     return test_done();
 }
