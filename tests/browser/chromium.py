@@ -174,6 +174,23 @@ class Chromium:
             raise Failed(f"{script}: {reply['exceptionDetails'].get('exception', {}).get('description')}")
         return reply["result"].get("value")
 
+    @contextlib.contextmanager
+    def counting(self):
+        """Code that is loaded in here is compiled with counters, for `work`."""
+        self.call("Profiler.enable")
+        self.call("Profiler.startPreciseCoverage", callCount=True, detailed=True)
+        yield
+        self.call("Profiler.disable")
+
+    def work(self, script):
+        """How often the blocks of the page's own code run for an expression, all together: a measure that the machine's load leaves
+        alone. What the browser does within a call is not in it."""
+        self.call("Profiler.takePreciseCoverage")  # from here on
+        self.run(script)
+        scripts = self.call("Profiler.takePreciseCoverage")["result"]
+        ours = [f for s in scripts if s["url"].startswith(self.origin + "/page/") for f in s["functions"]]
+        return sum(r["count"] for f in ours for r in f["ranges"])
+
     def wait(self, condition, seconds=10):
         """Until the expression is true; whether it became so."""
         end = time.monotonic() + seconds

@@ -92,12 +92,10 @@ window.probe = {
         });
     },
 
-    /* Milliseconds to show `characters` of a text that repeats itself. */
-    async spent(text, characters) {
+    /* Shows `characters` of a text that repeats itself. */
+    async repeat(text, characters) {
         const { render } = await import("./page/markdown.js");
-        const repeated = text.repeat(characters / text.length), start = performance.now();
-        render(document.createElement("div"), repeated);
-        return performance.now() - start;
+        render(document.createElement("div"), text.repeat(characters / text.length));
     },
 
     /* What has the focus. */
