@@ -44,30 +44,44 @@ def one(url, options, number):
     return (first or end) - start, end - (first or end), counted or chunks
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    p.add_argument("url")
+def warm(url, options):
+    one(url, options, 0)  # what is made once is made now
+
+
+def load(url, options, clients, number):
+    """Tokens per second, and the median seconds to a first token and milliseconds between tokens; prompts are numbered from `number`."""
+    n = clients * options.requests
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        results = list(pool.map(lambda i: one(url, options, i), range(number, number + n)))
+    spent = time.perf_counter() - start
+    gaps = [rest / (tokens - 1) * 1000 for _, rest, tokens in results if tokens > 1]
+    return (sum(tokens for _, _, tokens in results) / spent, statistics.median(first for first, _, _ in results),
+            statistics.median(gaps or [0]))
+
+
+def parser():
+    p = argparse.ArgumentParser(add_help=False)
     p.add_argument("--clients", default="1 8 32")
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--prompt-words", type=int, default=64)
     p.add_argument("--requests", type=int, default=2)
     p.add_argument("--model")
     p.add_argument("--key")
+    return p
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], parents=[parser()])
+    p.add_argument("url")
     options = p.parse_args()
-    one(options.url, options, 0)  # what is made once is made now
+    warm(options.url, options)
     print("clients  tok/s  first token, median s  between tokens, median ms")
     number = 1
     for clients in map(int, options.clients.split()):
-        start = time.perf_counter()
-        n = clients * options.requests
-        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            results = list(pool.map(lambda i: one(options.url, options, i), range(number, number + n)))
-        spent = time.perf_counter() - start
-        number += n
-        total = sum(tokens for _, _, tokens in results)
-        gaps = [rest / (tokens - 1) * 1000 for _, rest, tokens in results if tokens > 1]
-        print(f"{clients:7} {total / spent:6.1f} {statistics.median(first for first, _, _ in results):22.3f} "
-              f"{statistics.median(gaps or [0]):26.1f}", flush=True)
+        speed, first, gap = load(options.url, options, clients, number)
+        number += clients * options.requests
+        print(f"{clients:7} {speed:6.1f} {first:22.3f} {gap:26.1f}", flush=True)
 
 
 if __name__ == "__main__":
