@@ -134,15 +134,19 @@ static void adjust(shk_sampler *s) {
     }
 }
 
+/* How far below the best a token can be that min-p leaves, where nothing before it asks for the weight of all: exp(-drop /
+ * temperature) is below min_p, however it is rounded. */
+static double near_enough(const shk_sampling *s) {
+    return s->top_p >= 1 && s->min_p > 0 ? s->temperature * (1e-6 - (1 + 1e-6) * log(s->min_p)) : INFINITY;
+}
+
 /* What comes after top-k looks at no more than it leaves; top-p by itself asks for the weight of all. */
 shk_wanted shk_sampling_wants(const shk_sampling *s) {
     if (s->n_bias || penalises(s)) return (shk_wanted){ 0 };
     if (s->temperature <= 0) return (shk_wanted){ 1, 0 };
     if (s->top_k > 0) return (shk_wanted){ (size_t)s->top_k, 0 };
-    /* exp(-drop / temperature) is below min_p, however it is rounded */
-    if (s->top_p >= 1 && s->min_p > 0 && s->min_p <= 1)
-        return (shk_wanted){ 1, s->temperature * (1e-6 - (1 + 1e-6) * log(s->min_p)) };
-    return (shk_wanted){ 0 };
+    double drop = s->min_p <= 1 ? near_enough(s) : INFINITY;
+    return drop < INFINITY ? (shk_wanted){ 1, drop } : (shk_wanted){ 0 };
 }
 
 static bool before(const candidate *a, const candidate *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }
@@ -184,30 +188,107 @@ static size_t nucleus(candidate *c, size_t n, double total, double top_p) {
     return n;
 }
 
-shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err) {
-    memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
-    adjust(s);
-    int32_t best = -1;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        if (isnan(s->logits[i])) return shk_fail(err, SHK_E_NUMERIC, "sampling: the logit of token %d is not a number", i);
-        if (s->logits[i] > -INFINITY && (best < 0 || s->logits[i] > s->logits[best])) best = i;
-    }
-    if (best < 0) return shk_fail(err, SHK_E_ARGUMENT, "sampling: no token is left: all %d are forbidden", s->vocab);
-    double top = s->logits[best], total = 0;
-    *id = best;
-    if (s->s.temperature <= 0 || top == INFINITY) return SHK_OK; /* beside an infinity nothing has any weight */
+/* ---- passes over the vocabulary: in lanes, which compilers make vectors of ---- */
 
+enum { LANES = 16 };
+
+/* The largest of n values, -infinity if there is none. false: one of them is no number. */
+static bool largest(const float *l, size_t n, float *out) {
+    float most[LANES], top = -INFINITY;
+    int odd[LANES] = { 0 }, any = 0;
+    size_t i = 0;
+    for (int j = 0; j < LANES; j++) most[j] = -INFINITY;
+    for (; n - i >= LANES; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            float v = l[i + (size_t)j];
+            odd[j] |= v != v;
+            most[j] = v > most[j] ? v : most[j];
+        }
+    for (; i < n; i++) {
+        any |= l[i] != l[i];
+        top = l[i] > top ? l[i] : top;
+    }
+    for (int j = 0; j < LANES; j++) {
+        any |= odd[j];
+        top = most[j] > top ? most[j] : top;
+    }
+    *out = top;
+    return !any;
+}
+
+static bool some_above(const float *l, float least) {
+    int any = 0;
+    for (int j = 0; j < LANES; j++) any |= l[j] > least;
+    return any;
+}
+
+/* The k best of what is above -infinity, best first. What comes later is not before what is kept and as good, so a piece that has
+ * nothing better than all kept ones is passed over. */
+static size_t keep_best(shk_sampler *s, const float *l, size_t k) {
+    size_t n = 0, vocab = (size_t)s->vocab;
+    float least = -INFINITY;
+    for (size_t i = 0; i < vocab; i += LANES) {
+        size_t end = i + LANES;
+        if (end > vocab) end = vocab;
+        else if (!some_above(l + i, least)) continue;
+        for (size_t j = i; j < end; j++)
+            if (l[j] > least) s->c[n++] = (candidate){ .logit = l[j], .id = (int32_t)j };
+        if (n < 2 * k) continue;
+        partition_best(s->c, (ptrdiff_t)n, (ptrdiff_t)k);
+        n = k;
+        least = s->c[0].logit;
+        for (size_t j = 1; j < k; j++) least = s->c[j].logit < least ? s->c[j].logit : least;
+    }
+    if (n > k) {
+        partition_best(s->c, (ptrdiff_t)n, (ptrdiff_t)k);
+        n = k;
+    }
+    qsort(s->c, n, sizeof *s->c, compare); /* the order of sums must not depend on how they were found */
+    return n;
+}
+
+/* All that are at most `drop` below the best, by id. */
+static size_t keep_near(shk_sampler *s, const float *l, double top, double drop) {
     size_t n = 0;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        if (s->logits[i] == -INFINITY) continue; /* most of them, where others were not wanted: exp is slow */
-        double w = exp((s->logits[i] - top) / s->s.temperature);
-        if (w > 0) s->c[n++] = (candidate){ s->logits[i], i, w };
+    double least = top - drop;
+    for (int32_t i = 0; i < s->vocab; i++)
+        if (l[i] >= least && l[i] > -INFINITY) s->c[n++] = (candidate){ .logit = l[i], .id = i };
+    return n;
+}
+
+/* Weighs candidates, the best one by 1; those that weigh nothing go. */
+static size_t weigh(candidate *c, size_t n, double top, double temperature) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        candidate one = c[i];
+        one.weight = exp((one.logit - top) / temperature);
+        if (one.weight > 0) c[kept++] = one;
     }
-    if (s->s.top_k > 0 && (size_t)s->s.top_k <= n) {
-        partition_best(s->c, (ptrdiff_t)n, s->s.top_k);
-        n = (size_t)s->s.top_k;
-        qsort(s->c, n, sizeof *s->c, compare); /* the order of the sums below must not depend on how it was found */
+    return kept;
+}
+
+static shk_status refuse(const float *l, int32_t vocab, shk_error *err) {
+    for (int32_t i = 0; i < vocab; i++)
+        if (isnan(l[i])) return shk_fail(err, SHK_E_NUMERIC, "sampling: the logit of token %d is not a number", i);
+    return shk_fail(err, SHK_E_ARGUMENT, "sampling: no token is left: all %d are forbidden", vocab);
+}
+
+shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err) {
+    const float *l = logits;
+    float best;
+    if (s->s.n_bias || penalises(&s->s)) {
+        memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
+        adjust(s);
+        l = s->logits;
     }
+    if (!largest(l, (size_t)s->vocab, &best) || best == -INFINITY) return refuse(l, s->vocab, err);
+    for (*id = 0; l[*id] != best;) ++*id;
+    if (s->s.temperature <= 0 || best == INFINITY) return SHK_OK; /* beside an infinity nothing has any weight */
+
+    double top = best, total = 0;
+    bool few = s->s.top_k > 0 && s->s.top_k < s->vocab;
+    size_t n = few ? keep_best(s, l, (size_t)s->s.top_k) : keep_near(s, l, top, near_enough(&s->s));
+    n = weigh(s->c, n, top, s->s.temperature);
     for (size_t i = 0; i < n; i++) total += s->c[i].weight;
     if (s->s.top_p < 1) n = nucleus(s->c, n, total, s->s.top_p);
     if (s->s.min_p > 0) { /* relative to the best token's probability; its weight is 1 */

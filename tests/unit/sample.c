@@ -1,5 +1,6 @@
 /* The sampler: each filter against its definition, frequencies against probabilities, and what it refuses. */
 #include <math.h>
+#include <stdbool.h>
 
 #include "sparkhawk.h"
 #include "../test.h"
@@ -153,6 +154,31 @@ static void test_filters(void) {
     }
 }
 
+/* Whatever the order in which good and bad ones come, top-k leaves the k best, and of equal ones those of the lowest ids. */
+static void test_top_k(void) {
+    enum { K = 5 };
+    float x[V], step[] = { 0, 0.001f, -0.001f };
+    unsigned long long seed = 11;
+    for (size_t c = 0; c < 5; c++) {
+        bool expected[V] = { 0 };
+        for (int i = 0; i < V; i++) x[i] = c < 3 ? (float)i * step[c] : c == 3 ? (float)(test_random(&seed) % 8) : -INFINITY;
+        if (c == 4) x[3] = x[V - 1] = 1;
+        for (int k = 0, best = 0; k < K && best >= 0; k++) {
+            best = -1;
+            for (int i = 0; i < V; i++)
+                if (!expected[i] && x[i] > -INFINITY && (best < 0 || x[i] > x[best])) best = i;
+            if (best >= 0) expected[best] = true;
+        }
+        shk_sampling s = shk_sampling_default();
+        s.temperature = 100, s.top_k = K;
+        shk_sampler *p = sampler(s);
+        bool seen[V] = { 0 };
+        for (int i = 0; i < 1000; i++) seen[draw(p, x)] = true;
+        CHECK(memcmp(seen, expected, sizeof seen) == 0, "case %zu: others than the %d best", c, K);
+        shk_sampler_free(p);
+    }
+}
+
 static void test_temperature_and_seed(void) {
     float x[V];
     random_logits(x, 5, 8);
@@ -188,8 +214,13 @@ static void test_refused(void) {
     float x[V] = { 0 };
     int32_t id;
     shk_sampler *p = sampler(shk_sampling_default());
-    x[17] = NAN;
-    CHECK(shk_sampler_sample(p, x, &id, &err) == SHK_E_NUMERIC && strstr(err.message, "17"), "%s", err.message);
+    for (int i = 0; i < V; i++) {
+        char number[24];
+        snprintf(number, sizeof number, "token %d ", i);
+        x[i] = NAN;
+        CHECK(shk_sampler_sample(p, x, &id, &err) == SHK_E_NUMERIC && strstr(err.message, number), "%s", err.message);
+        x[i] = 0;
+    }
     for (int i = 0; i < V; i++) x[i] = -INFINITY;
     CHECK(shk_sampler_sample(p, x, &id, &err) == SHK_E_ARGUMENT, "no token left");
     shk_sampler_free(p);
@@ -213,6 +244,7 @@ int main(void) {
     test_penalty();
     test_presence();
     test_filters();
+    test_top_k();
     test_temperature_and_seed();
     test_refused();
     return test_done();
