@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Throughput of an OpenAI-compatible server under 1, 8 and 32 clients.
 
-    bench/serve_load.py URL [--clients "1 8 32"] [--tokens 64] [--prompt-words 64] [--requests 2] [--model NAME] [--key KEY]
+    bench/serve_load.py URL [--clients "1 8 32"] [--tokens 64] [--prompt-words 64] [--requests 2] [--temperature 0]
+                        [--model NAME] [--key KEY]
 
 Each client sends --requests streamed completions, one after the other, every prompt another one, and reads them to their end.
 Printed for each number of clients: generated tokens per second of all together, the median time to the first token, and the median
@@ -20,8 +21,8 @@ def one(url, options, number):
     u = urllib.parse.urlparse(url)
     c = http.client.HTTPConnection(u.hostname, u.port, timeout=3600)
     words = [f"{(number * 7919 + i * 104729) % 100003:x}" for i in range(options.prompt_words)]
-    body = {"prompt": f"{number} " + " ".join(words), "max_tokens": options.tokens, "temperature": 0, "stream": True,
-            "stream_options": {"include_usage": True}}
+    body = {"prompt": f"{number} " + " ".join(words), "max_tokens": options.tokens, "stream": True,
+            "stream_options": {"include_usage": True}, "temperature": options.temperature, "top_k": 64, "top_p": 0.95, "min_p": 0}
     if options.model:
         body["model"] = options.model
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
@@ -66,6 +67,7 @@ def parser():
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--prompt-words", type=int, default=64)
     p.add_argument("--requests", type=int, default=2)
+    p.add_argument("--temperature", type=float, default=0)
     p.add_argument("--model")
     p.add_argument("--key")
     return p
