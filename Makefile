@@ -93,7 +93,7 @@ $(filter-out $(BUILD)/tests/kernels/%,$(TESTS)) $(FUZZERS): $(BUILD)/%: $(BUILD)
 $(BUILD)/tests/fuzz/request.o: private ALL_CFLAGS += -Iprograms
 $(BUILD)/tests/fuzz/request: $(BUILD)/programs/server/request.o
 
-tests: all $(TESTS) $(FUZZERS)
+tests: all $(TESTS) $(FUZZERS) $(BUILD)/bench/resume
 
 check:
 	tests/run

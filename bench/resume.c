@@ -32,9 +32,13 @@ int main(int argc, char **argv) {
     shk_error err = { 0 };
     shk_model *m = NULL;
     cache_files *f = NULL;
+    char build[64], arithmetic[128];
     if (argc < 4) return fprintf(stderr, "usage: resume MODEL DIR N...\n"), 2;
-    shk_status st = shk_model_load(&m, argv[1], NULL, &err);
-    if (!st) st = cache_files_open(&f, m, 0, argv[2], (uint64_t)1 << 40, found, NULL, &err);
+    cache_options o = { .dir = argv[2], .disk_bytes = (uint64_t)1 << 40, .arithmetic = arithmetic };
+    shk_status st = shk_build_info(build, sizeof build, &err);
+    snprintf(arithmetic, sizeof arithmetic, "%s, cpu", build); /* as serve says it */
+    if (!st) st = shk_model_load(&m, argv[1], NULL, &err);
+    if (!st) st = cache_files_open(&f, m, &o, found, NULL, &err);
     if (!st) st = write_states(m, f, argv + 3, &err);
     if (st) fprintf(stderr, "%s\n", err.message);
     cache_files_close(f);
