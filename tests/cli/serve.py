@@ -69,7 +69,7 @@ class Server:
         r = c.getresponse()
         text = r.read()
         c.close()
-        if r.headers.get("Content-Type", "").startswith("application/json"):
+        if text and r.headers.get("Content-Type", "").startswith("application/json"):
             text = json.loads(text)
         return r.status, r.headers, text
 
