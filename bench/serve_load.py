@@ -50,7 +50,7 @@ def warm(url, options):
 
 
 def load(url, options, clients, number):
-    """Tokens per second, and the median seconds to a first token and milliseconds between tokens; prompts are numbered from `number`."""
+    """Tokens per second, median seconds to a first token, median milliseconds between tokens; prompts numbered from `number`."""
     n = clients * options.requests
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:

@@ -4,8 +4,8 @@
     bench/serve_versus.py MODEL.gguf LLAMA_SERVER [--turns 2] [--threads 2] [--build build] [serve_load.py's options]
 
 Each turn starts one server, asks it as serve_load.py does with 1, 8 and 32 clients, and ends it; then the other one. Both have 32
-places, the same threads and prompts, and keep nothing from one prompt for another. The tokens that each prompt leads to differ where
-the two round differently; their number does not. Printed: the median over turns, and the turns."""
+places, the same threads and prompts, and keep nothing from one prompt for another. Printed: medians over turns, the turns, and
+their ratios."""
 import argparse
 import http.client
 import socket
@@ -73,6 +73,8 @@ def main():
             speed, first, gap = (statistics.median(t[i][k] for t in turns[name]) for k in range(3))
             each = " ".join(f"{t[i][0]:.1f}" for t in turns[name])
             print(f"{clients:7}  {name:12} {speed:6.1f} {first:15.3f} {gap:19.1f}  {each}")
+        ratios = [a[i][0] / b[i][0] for a, b in zip(turns["sparkhawk"], turns["llama-server"])]
+        print(f"{'':9}ratio of tok/s, median {statistics.median(ratios):.2f}: {' '.join(f'{r:.2f}' for r in ratios)}")
 
 
 if __name__ == "__main__":
