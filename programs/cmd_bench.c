@@ -163,8 +163,10 @@ static double share_of(const row *r, const shk_ceilings *c) {
 }
 
 static void print_row(const bench_args *a, const test *t, const row *r, const shk_ceilings *c) {
-    putf("%-7s %7llu %7d %5zu %9.2f (%.2f to %.2f) %10.1f %10.1f %5.0f %%", t->prefill ? "prefill" : "decode",
-         (unsigned long long)t->depth, t->threads, t->batch, r->rate.median, r->rate.min, r->rate.max, r->bytes * 1e-6,
+    char threads[16] = "-"; /* a GPU's are its own affair */
+    if (model_params(&a->model).device == SHK_DEVICE_CPU) snprintf(threads, sizeof threads, "%d", t->threads);
+    putf("%-7s %7llu %7s %5zu %9.2f (%.2f to %.2f) %10.1f %10.1f %5.0f %%", t->prefill ? "prefill" : "decode",
+         (unsigned long long)t->depth, threads, t->batch, r->rate.median, r->rate.min, r->rate.max, r->bytes * 1e-6,
          r->flops * 1e-6, 100 * share_of(r, c));
     if (a->vs) putf("   %.3f (%.3f to %.3f)", r->ratio.median, r->ratio.min, r->ratio.max);
     putf("\n");
@@ -226,10 +228,12 @@ static int bench_all(const bench_args *a, const char *path, const list *threads,
             json_object_set_new(root, "bandwidth_gb_s", json_real(c.bytes_per_s * 1e-9));
             json_object_set_new(root, "gflop_s", json_real(c.flops_per_s * 1e-9));
         }
+        if (!a->json && gpu) putf("the GPU: ");
+        else if (!a->json) putf("%d threads: ", threads->v[i]);
         if (!a->json)
-            putf("%s%d threads: the memory gives %.1f GB/s, the arithmetic %.0f GFLOP/s in %s\n"
+            putf("the memory gives %.1f GB/s, the arithmetic %.0f GFLOP/s in %s\n"
                  "test      depth threads batch     tok/s                  MB/token MFLOP/token  share%s\n",
-                 gpu ? "the GPU, " : "", threads->v[i], c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, gpu ? "bf16" : "f32",
+                 c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, gpu ? "bf16" : "f32",
                  a->vs ? "   first/second" : "");
         for (size_t d = 0; d < depths->n; d++)
             for (size_t b = 0; b < batches->n; b++)

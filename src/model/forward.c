@@ -100,13 +100,24 @@ static bool all_finite(const float *v, size_t n) {
     return finite;
 }
 
+/* All n values are x: copies of a piece that stays in the cache. */
+static void fill(float *v, size_t n, float x) {
+    enum { PIECE = 2048 };
+    size_t done = n < PIECE ? n : PIECE;
+    for (size_t i = 0; i < done; i++) v[i] = x;
+    for (size_t k; done < n; done += k) {
+        k = n - done < PIECE ? n - done : PIECE;
+        memcpy(v + done, v, k * sizeof *v);
+    }
+}
+
 /* Takes row i of the logits from the device; where it has found the best value (`best`), that is all that a greedy choice needs.
  * `some`: what `head` has said. false: a value is not finite, where all are wanted. */
 static bool deliver_logits(shk_model *m, const shk_output *out, size_t i, const shk_best *best, bool some) {
     float *logits = out->logits;
     size_t vocab = m->config.vocab;
     if (best && best->id >= 0 && out->wanted.k == 1 && out->wanted.drop <= 0) {
-        for (size_t v = 0; v < vocab; v++) logits[v] = -INFINITY;
+        fill(logits, vocab, -INFINITY);
         logits[best->id] = best->value;
         return true;
     }
@@ -154,7 +165,7 @@ static shk_status body(shk_model *m, const shk_pass *pass, const shk_output *out
 shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err) {
     size_t n = pass->n_outputs, step = m->ops->logit_rows;
     shk_status st = SHK_OK;
-    bool some = false; /* of the logits are known */
+    bool some = false;          /* of the logits are known */
     bool usual = !m->recording; /* a pass whose ops a device may have seen before */
     for (size_t i = 0; i < n; i++) usual &= !out[i].hidden && !out[i].active;
     if (!m->ops->begin(m->dev, pass, m->config.n_layers, usual)) {
