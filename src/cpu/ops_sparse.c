@@ -95,13 +95,18 @@ static shk_xblock *rounded_x(const sparse_args *a, size_t t) {
     return (shk_xblock *)(void *)a->cpu->rounded + t * (a->U->cols / SHK_PACK_BLOCK);
 }
 
-static void round_range(void *ctx, int thread, size_t begin, size_t end) {
+/* What comes before the gathered rows: vectors of a token's whole list are fuller than those of a tile's part. */
+static void prepare_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const sparse_args *a = ctx;
-    for (size_t t = begin; t < end; t++) a->cpu->k.round_x[SHK_Q8_0](rounded_x(a, t), a->x + t * a->ldx, a->U->cols);
+    for (size_t t = begin; t < end; t++) {
+        float *value = a->active->value + t * a->active->max;
+        a->cpu->k.gelu_mul(value, value, NULL, a->active->n[t]);
+        if (rounded(a->cpu, a->U)) a->cpu->k.round_x[SHK_Q8_0](rounded_x(a, t), a->x + t * a->ldx, a->U->cols);
+    }
 }
 
-/* value = gelu(value) * (U[id] . x) for the active neurons in [begin, end) of every token. */
+/* value *= U[id] . x for the active neurons in [begin, end) of every token. */
 static void up_range(void *ctx, int thread, size_t begin, size_t end) {
     const sparse_args *a = ctx;
     const shk_mat *U = a->U;
@@ -120,7 +125,7 @@ static void up_range(void *ctx, int thread, size_t begin, size_t end) {
             const shk_xblock *x = rounded_x(a, t);
             if (integer) k->dot_gathered[U->type](u, U->data, U->stride, ids, n, x, U->cols);
             else k->dot_rows[U->type](u, U->data, U->stride, ids, n, a->x + t * a->ldx, U->cols);
-            k->gelu_mul(value, value, u, n);
+            k->mul(value, value, u, n);
         }
     }
 }
@@ -201,7 +206,7 @@ static void down_range(void *ctx, int thread, size_t begin, size_t end) {
 }
 
 static void up(const sparse_args *a) {
-    if (rounded(a->cpu, a->U)) shk_pool_run(a->cpu->pool, round_range, (void *)a, a->T, 4);
+    shk_pool_run(a->cpu->pool, prepare_range, (void *)a, a->T, 4);
     shk_pool_run(a->cpu->pool, up_range, (void *)a, a->U->rows, 64);
 }
 

@@ -13,6 +13,8 @@ INLINE f8 f8_fma(f8 a, f8 b, f8 c) {
     return c;
 }
 
+INLINE vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
+
 INLINE i8 i8_dot(bytes32 q, const int8_t *x) {
     int32x4_t s[2];
     i8 out;

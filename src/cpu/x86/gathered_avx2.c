@@ -7,6 +7,8 @@ typedef vi i8;
 
 INLINE f8 f8_fma(f8 a, f8 b, f8 c) { return vf_fma(a, b, c); }
 
+INLINE vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+
 /* Sums of two products of 127 * 128 fit 16 bits. */
 INLINE i8 i8_dot(bytes32 q, const int8_t *x) {
     __m256i s = _mm256_sign_epi8(_mm256_loadu_si256((const void *)x), (__m256i)q);

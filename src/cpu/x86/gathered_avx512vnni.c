@@ -10,22 +10,27 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 
 INLINE f8 f8_fma(f8 a, f8 b, f8 c) { return _mm256_fmadd_ps(a, b, c); }
 
+INLINE vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+
 /* vpdpbusd takes one side without sign: q's goes to x. */
 INLINE i8 i8_dot(bytes32 q, const int8_t *x) {
     __m256i s = _mm256_sign_epi8(_mm256_loadu_si256((const void *)x), (__m256i)q);
     return (i8)_mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8((__m256i)q), s);
 }
 
+/* where the mask has ones a, else b */
+#define CHOOSE(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xca)
+
 /* e = 256 high + low, with signed bytes for both: one byte a row, of rows 0, 2, 1, 3 */
 INLINE void pack(vu word[2], const vu e[4]) {
-    const vu bytes = (vu){ 0 } + 0x00ff00ff;
-    vu low[2], high[2];
+    const __m512i odd = _mm512_set1_epi32((int)0xff00ff00), upper = _mm512_set1_epi32((int)0xffff0000);
+    __m512i low[2], high[2];
     UNROLL for (size_t i = 0; i < 2; i++) {
-        low[i] = (e[2 * i] & 0xffff) | e[2 * i + 1] << 16;
-        high[i] = (vu)_mm512_add_epi16((__m512i)low[i], _mm512_set1_epi16(128));
+        low[i] = CHOOSE(upper, _mm512_slli_epi32((__m512i)e[2 * i + 1], 16), (__m512i)e[2 * i]);
+        high[i] = _mm512_add_epi16(low[i], _mm512_set1_epi16(128));
     }
-    word[0] = (high[0] >> 8 & bytes) | (high[1] & ~bytes);
-    word[1] = (low[0] & bytes) | (low[1] << 8 & ~bytes);
+    word[0] = (vu)CHOOSE(odd, high[1], _mm512_srli_epi32(high[0], 8));
+    word[1] = (vu)CHOOSE(odd, _mm512_slli_epi32(low[1], 8), low[0]);
 }
 
 /* Sums of 4 columns of each half a vector: interleaving stays within halves. First those of the high bytes, then the low ones'. */
