@@ -56,7 +56,7 @@ void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size
  * Neurons are the outer loop and tokens the inner one: each token of a pass wants other rows, but the rows in play stay in the
  * second-level cache until all tokens have had theirs. */
 
-enum { TILE_BYTES = 256 << 10, COLUMNS = 64 };
+enum { TILE_BYTES = 256 << 10, COLUMNS = 64, TOGETHER = 576 };
 
 /* Rows that share the cache; one token shares with nobody. */
 static size_t tile_rows(const sparse_args *a, size_t row_bytes) { return a->T > 1 ? TILE_BYTES / row_bytes + 1 : SIZE_MAX; }
@@ -222,8 +222,10 @@ void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x,
     size_t unit = shk_type_of(Vt->type)->block > COLUMNS ? shk_type_of(Vt->type)->block : COLUMNS;
     up(&args);
     size_t units = (Vt->cols + unit - 1) / unit, threads = (size_t)cpu->threads;
-    /* one token's rows are read once: in pieces as long as can be */
-    shk_pool_run(cpu->pool, down_range, &args, units, T > 1 ? 1 : (units + threads - 1) / threads);
+    /* One token's rows are read once: in pieces as long as can be. Several tokens' sums stay in the cache, beside pieces of about
+     * TOGETHER columns; shorter ones would be slow to fetch. All threads have as many of them. */
+    size_t most = T > 1 ? TOGETHER / unit : units, turns = (units + threads * most - 1) / (threads * most);
+    shk_pool_run(cpu->pool, down_range, &args, units, (units + threads * turns - 1) / (threads * turns));
     count(cpu, active, U, T);
     count(cpu, active, Vt, T);
 }
