@@ -159,6 +159,8 @@ typedef struct shk_kernels {
     shk_row_scales_fn *row_scales[SHK_TYPE_COUNT]; /* NULL: not of integers; these three go together */
     shk_dot_gathered_fn *dot_gathered[SHK_TYPE_COUNT];
     shk_axpy_gathered_fn *axpy_gathered[SHK_TYPE_COUNT];
+    shk_gemm_pack_bf16_fn *gemm_pack_bf16;
+    shk_gemm_panel_bf16_fn *gemm_panel_bf16;
     shk_matmul_f32_fn *matmul_f32;
     shk_rmsnorm_fn *rmsnorm;
     shk_gelu_mul_fn *gelu_mul;
@@ -176,8 +178,6 @@ typedef struct shk_kernels {
     shk_conv1d_step_fn *conv1d_step;
     shk_rglru_step_fn *rglru_step;
     shk_gemm_tile_fn *gemm_tile;
-    shk_gemm_pack_bf16_fn *gemm_pack_bf16;
-    shk_gemm_panel_bf16_fn *gemm_panel_bf16;
     shk_gelu_mul_grad_fn *gelu_mul_grad;
     shk_exp_fn *exp;
     shk_softplus_grad_fn *softplus_grad;
