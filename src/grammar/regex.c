@@ -99,8 +99,8 @@ static int by_lo(const void *a, const void *b) {
 /* Puts the ranges from `first` on in order and joins those that touch; if `negate`, what they leave out instead. */
 static void tidy(regex *r, uint32_t first, bool negate) {
     uint32_t n = 0, from = 0;
-    range *x = r->ranges + first;
-    if (r->n_ranges > first) qsort(x, r->n_ranges - first, sizeof *x, by_lo);
+    range *x = r->n_ranges > first ? r->ranges + first : NULL; /* an empty class may come before there is memory for any */
+    if (x) qsort(x, r->n_ranges - first, sizeof *x, by_lo);
     for (uint32_t i = 0; i < r->n_ranges - first; i++) {
         if (n && x[i].lo <= x[n - 1].hi + 1) x[n - 1].hi = x[i].hi > x[n - 1].hi ? x[i].hi : x[n - 1].hi;
         else x[n++] = x[i];
