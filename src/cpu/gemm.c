@@ -12,6 +12,7 @@ enum {
 _Static_assert(B_PACKED + A_PACKED <= SHK_CPU_SCRATCH, "both packed blocks lie in a thread's scratch");
 _Static_assert(COLS % NR == 0 && ROWS % MR == 0, "blocks are whole panels");
 _Static_assert(COLS % SHK_GEMM_BF16_COLS == 0 && ROWS % SHK_GEMM_BF16_ROWS == 0 && K % SHK_GEMM_BF16_DEEP == 0, "in bf16 too");
+_Static_assert(K * (COLS + SHK_GEMM_BF16_ROWS) / 2 <= SHK_CPU_SCRATCH, "two values of bf16 to a word");
 
 /* Rounds to bf16, nearest even; a NaN stays one. */
 static void round_bf16(float *x, size_t n) {
@@ -66,18 +67,18 @@ static void pack_b(float *to, const float *from, size_t lines, size_t k, size_t 
     pack(to, from, lines, NR, k, line, deep, bf16);
 }
 
-/* The same where the tier multiplies bf16. */
+/* block(), where the tier multiplies bf16. */
 static void block_bf16(const shk_cpu *cpu, float *scratch, const shk_product *p, size_t i0, size_t i1, size_t j0, size_t j1) {
-    enum { LINES = SHK_GEMM_BF16_ROWS, DEEP = SHK_GEMM_BF16_DEEP };
+    enum { HIGH = SHK_GEMM_BF16_ROWS, WIDE = SHK_GEMM_BF16_COLS, DEEP = SHK_GEMM_BF16_DEEP };
     uint32_t *b = (uint32_t *)scratch, *a = b + B_PACKED / 2;
     for (size_t i = i0; i < i1 && !p->add; i++) memset(p->c + i * p->ldc + j0, 0, (j1 - j0) * sizeof *p->c);
     for (size_t k0 = 0; k0 < p->k; k0 += K) {
         size_t k = p->k - k0 < K ? p->k - k0 : K, filled = (k + DEEP - 1) / DEEP * DEEP;
-        for (size_t j = j0; j < j1; j += LINES)
+        for (size_t j = j0; j < j1; j += WIDE)
             cpu->k.gemm_pack_bf16(b + (j - j0) * filled / 2, p->b.p + k0 * p->b.row + j * p->b.col,
-                                  j1 - j < LINES ? j1 - j : LINES, k, p->b.col, p->b.row, true);
-        for (size_t i = i0; i < i1; i += LINES) {
-            size_t rows = i1 - i < LINES ? i1 - i : LINES;
+                                  j1 - j < WIDE ? j1 - j : WIDE, k, p->b.col, p->b.row, true);
+        for (size_t i = i0; i < i1; i += HIGH) {
+            size_t rows = i1 - i < HIGH ? i1 - i : HIGH;
             cpu->k.gemm_pack_bf16(a, p->a.p + i * p->a.row + k0 * p->a.col, rows, k, p->a.row, p->a.col, false);
             cpu->k.gemm_panel_bf16(p->c + i * p->ldc + j0, p->ldc, a, b, filled, rows, j1 - j0);
         }

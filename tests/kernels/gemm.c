@@ -30,7 +30,7 @@ static void check(const shk_kernels *k, size_t depth, size_t rows, size_t cols, 
           far);
 }
 
-/* Packed factors in bf16 against the same in double: a rounding for each product and each sum, more for the denormals. */
+/* Packed factors in bf16 against the same in double: a rounding for each product and each sum. */
 static void check_bf16(const shk_kernels *k, size_t depth, size_t rows, size_t cols, int order) {
     enum { LINES = SHK_GEMM_BF16_ROWS, WIDE = SHK_GEMM_BF16_COLS, DEEP = SHK_GEMM_BF16_DEEP };
     size_t ldc = cols + 3, n = (rows - 1) * ldc + cols, filled = (depth + DEEP - 1) / DEEP * DEEP, far = 0;

@@ -10,6 +10,7 @@ _Static_assert(ROWS == 2 * TILE_ROWS && COLS == 2 * LANES && SHK_GEMM_BF16_DEEP 
 /* c [ROWS, COLS] += a b: tile registers 0 to 3 are c, 4 and 5 a, 6 and 7 b. */
 INLINE void whole(float *c, size_t ldc, const uint32_t *a, const uint32_t *b, size_t k) {
     size_t line = ldc * sizeof *c, deep = k / 2 * sizeof *a;
+    tiles_will_read();
     _tile_loadd(0, c, line);
     _tile_loadd(1, c + LANES, line);
     _tile_loadd(2, c + TILE_ROWS * ldc, line);

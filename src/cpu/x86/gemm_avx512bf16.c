@@ -29,7 +29,7 @@ INLINE void transpose(square s) {
 
 INLINE vf part_of(const float *p, size_t have, size_t at) {
     size_t n = have <= at ? 0 : have - at < LANES ? have - at : LANES;
-    return vf_load_part(p + at, n);
+    return vf_load_part(n ? p + at : p, n);
 }
 
 /* Values that lie beside each other along k: s[line] = its words. */

@@ -53,6 +53,7 @@ typedef int32_t product[TILE_ROWS][SHK_PACK_ROWS];
 /* The sums of n products, n a multiple of `spans`, for 16 tokens. */
 INLINE void multiply(const shk_packing p, product *out, size_t n, const int8_t *values, const shk_xblock *x, size_t ldx) {
     size_t spans = p.halves ? 2 : 1, step = 8 / spans * 64, i = 0; /* bytes of weights that a product takes */
+    tiles_will_read();
     for (; i + 4 <= n; i += 4) {
         MULTIPLY(0, 4, 6, i)
         MULTIPLY(1, 5, 7, i + 1)
