@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
     shk_error err = { 0 };
     shk_model *m = NULL;
     cache_files *f = NULL;
-    char build[64], arithmetic[128];
+    char build[64] = "", arithmetic[128];
     if (argc < 4) return fprintf(stderr, "usage: resume MODEL DIR N...\n"), 2;
     cache_options o = { .dir = argv[2], .disk_bytes = (uint64_t)1 << 40, .arithmetic = arithmetic };
     shk_status st = shk_build_info(build, sizeof build, &err);

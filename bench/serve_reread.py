@@ -3,9 +3,9 @@
 
     bench/serve_reread.py URL [--depths "1024 32768"] [--new 16]
 
-For each depth N a text of N token ids that nobody has sent before, asked for one token; then three times the same with --new more
-ids at its end, as a conversation goes on. Printed: the time of the first request and its tokens per second, and the median of the
-others, which a cache of prompts makes short."""
+For each depth N a text of N token ids that this server has not read before (start it for each run; its vocabulary must have 101,002
+ids), asked for one token; then three times the same with --new more ids at its end, as a conversation goes on. Printed: the time of
+the first request and its tokens per second, and the median of the others, which a cache of prompts makes short."""
 import argparse
 import http.client
 import json

@@ -24,7 +24,7 @@ def free_port():
 
 def started(command, port):
     server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(1200):
+    while server.poll() is None:
         time.sleep(0.1)
         try:
             c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -33,20 +33,22 @@ def started(command, port):
                 return server
         except OSError:
             pass
-    raise SystemExit(f"{command[0]} does not start")
+    raise SystemExit(f"{command[0]} does not start: it ended with {server.returncode}")
 
 
 def turn(command, options):
     port = free_port()
     server = started(command, port)
     url, number, rows = f"http://127.0.0.1:{port}", 1, []
-    serve_load.warm(url, options)
-    for clients in map(int, options.clients.split()):
-        rows.append(serve_load.load(url, options, clients, number))
-        number += clients * options.requests
-    server.terminate()
-    server.wait()
-    return rows
+    try:
+        serve_load.warm(url, options)
+        for clients in map(int, options.clients.split()):
+            rows.append(serve_load.load(url, options, clients, number))
+            number += clients * options.requests
+        return rows
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def main():

@@ -45,7 +45,7 @@ typedef struct request {
     char *schema;    /* of this schema; NULL: any object */
     bool seeded, stream, include_usage, stats, special, base64;
     int64_t n, seed, max_tokens;
-    int64_t top_logprobs; /* alternatives at each token; -1: no log-probabilities */
+    int64_t top_logprobs; /* alternatives at each token, if `logprobs` */
     bool logprobs;
     char *stop[MAX_STOPS];
     size_t n_stop;

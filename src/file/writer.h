@@ -1,5 +1,6 @@
 /* A file that appears whole or not at all: written in the same directory, without a name where the file system can and under a
  * temporary one elsewhere, synced, renamed. Only a temporary name can outlive a process that is killed.
+ * (Where the file system can, but linking is forbidden, commit fails.)
  * A symbolic link is followed: the file behind it is replaced (or made) and the link stays. A new file gets the permissions
  * that the umask leaves, one that replaces another keeps that one's. Directories, devices and FIFOs are refused. */
 #ifndef SHK_FILE_WRITER_H
