@@ -223,7 +223,8 @@ void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x,
     up(&args);
     size_t units = (Vt->cols + unit - 1) / unit, threads = (size_t)cpu->threads;
     /* One token's rows are read once: in pieces as long as can be. Several tokens' sums stay in the cache, beside pieces of about
-     * TOGETHER columns; shorter ones would be slow to fetch. All threads have as many of them. */
+     * TOGETHER columns; shorter ones would be slow to fetch. Threads have as many of them, as far as the pool's pieces
+     * allow; one thread alone takes all columns at once, which is no slower. */
     size_t most = T > 1 ? TOGETHER / unit : units, turns = (units + threads * most - 1) / (threads * most);
     shk_pool_run(cpu->pool, down_range, &args, units, (units + threads * turns - 1) / (threads * turns));
     count(cpu, active, U, T);
