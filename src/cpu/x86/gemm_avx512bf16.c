@@ -10,7 +10,7 @@ _Static_assert(ROWS % SUB_ROWS == 0 && COLS % LANES == 0 && SHK_GEMM_BF16_DEEP %
 
 typedef __m512i square[LANES];
 
-/* t[i][j] = s[j][i], in four rounds of exchanging halves */
+/* t[i][j] = s[j][i], in two rounds within quarters and two across */
 INLINE void transpose(square s) {
     __m512i t[LANES];
     UNROLL for (int i = 0; i < LANES; i += 4) {
