@@ -134,7 +134,7 @@ $(KERNEL_TESTS) $(BUILD)/bench/kernels: $(BUILD)/%: $(BUILD)/%.o $(KERNELS:%.c=$
 	$(CC) $(SANFLAGS) -o $@ $^ -lm -pthread
 
 check-kernels: $(KERNEL_TESTS)
-	@for t in $^; do $(EMULATOR) $$t || echo "$$t failed"; done | awk '/^[0-9]+ passed/ { p += $$1; f += $$3; s += $$5; next } \
+	@for t in $^; do timeout 300 $(EMULATOR) $$t || echo "$$t failed"; done | awk '/^[0-9]+ passed/ { p += $$1; f += $$3; s += $$5; next } \
 	    { print } / failed$$/ { bad = 1 } END { print p + 0 " passed, " f + 0 " failed, " s + 0 " skipped"; exit bad }'
 
 check-neon:

@@ -60,7 +60,8 @@ static void run_pieces(shk_pool *p, int thread) {
 }
 
 /* Sleep here is Dekker's handshake: the sleeper says so and looks again, the waker writes and looks for sleepers, all of it
- * sequentially consistent, so one of the two sees the other. */
+ * sequentially consistent, so one of the two sees the other. Each side writes by a read-modify-write: QEMU, running AArch64's
+ * release store before an acquire load on x86, lets the load pass the store, and then both sides sleep. */
 static void await_round(shk_pool *p, unsigned seen) {
     for (int i = 0; i < p->spins; i++, pause_cpu())
         if (atomic_load_explicit(&p->round, memory_order_acquire) != seen) return;
@@ -75,7 +76,7 @@ static void await_workers(shk_pool *p) {
     for (int i = 0; i < p->spins; i++, pause_cpu())
         if (!atomic_load_explicit(&p->pending, memory_order_acquire)) return;
     pthread_mutex_lock(&p->mutex);
-    atomic_store(&p->owner_sleeps, true);
+    atomic_exchange(&p->owner_sleeps, true);
     while (atomic_load(&p->pending)) pthread_cond_wait(&p->finished, &p->mutex);
     atomic_store(&p->owner_sleeps, false);
     pthread_mutex_unlock(&p->mutex);
