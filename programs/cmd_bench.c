@@ -50,7 +50,7 @@ typedef struct subject {
     shk_session *sessions[MAX_BATCH];
     size_t batch;
     float *logits;
-    int32_t *tokens;
+    int32_t *tokens; /* [batch, n]: sequences alike would want the same rows of sparse layers */
 } subject;
 
 typedef struct test {
@@ -80,9 +80,9 @@ static int subject_open(subject *s, const char *path, const model_args *a, const
         if (shk_session_new(&s->sessions[s->batch], s->model, context && context < wanted ? wanted : 0, &err))
             return fail("%s", err.message);
     s->logits = need(NULL, t->batch * (size_t)vocab, sizeof *s->logits);
-    s->tokens = need(NULL, t->n, sizeof *s->tokens);
+    s->tokens = need(NULL, t->batch * t->n, sizeof *s->tokens);
     uint32_t random = 1;
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = 0; i < t->batch * t->n; i++) {
         random = random * 1664525u + 1013904223u;
         s->tokens[i] = (int32_t)(random % (uint32_t)(vocab < 256000 ? vocab : 256000)); /* all are text in every family */
     }
@@ -96,13 +96,13 @@ static int measure(subject *s, const test *t, double *seconds) {
     const shk_sampling greedy = shk_sampling_default();
     size_t vocab = (size_t)shk_model_vocab_size(s->model);
     for (size_t i = 0; i < t->batch; i++) {
-        spans[i] = (shk_span){ s->sessions[i], s->tokens, t->prefill ? t->n : 1, s->logits + i * vocab, 0,
+        spans[i] = (shk_span){ s->sessions[i], s->tokens + i * t->n, t->prefill ? t->n : 1, s->logits + i * vocab, 0,
                                t->all_logits ? NULL : &greedy };
         if (shk_session_simulate(s->sessions[i], t->depth, i + 1, &err)) return fail("%s", err.message);
     }
     double start = now();
     for (size_t j = 0; j < (t->prefill ? 1 : t->n); j++) {
-        for (size_t i = 0; i < t->batch; i++) spans[i].tokens = s->tokens + j;
+        for (size_t i = 0; i < t->batch; i++) spans[i].tokens = s->tokens + i * t->n + j;
         if (shk_advance(s->model, spans, t->batch, &err)) return fail("%s", err.message);
     }
     *seconds = now() - start;
