@@ -56,7 +56,7 @@ void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size
  * Neurons are the outer loop and tokens the inner one: each token of a pass wants other rows, but the rows in play stay in the
  * second-level cache until all tokens have had theirs. */
 
-enum { TILE_BYTES = 256 << 10, COLUMNS = 64, TOGETHER = 576 };
+enum { TILE_BYTES = 640 << 10, COLUMNS = 64, TOGETHER = 1152 };
 
 /* Rows that share the cache; one token shares with nobody. */
 static size_t tile_rows(const sparse_args *a, size_t row_bytes) { return a->T > 1 ? TILE_BYTES / row_bytes + 1 : SIZE_MAX; }
@@ -210,31 +210,54 @@ static void up(const sparse_args *a) {
     shk_pool_run(a->cpu->pool, up_range, (void *)a, a->U->rows, 64);
 }
 
+static void down(const sparse_args *a) {
+    size_t unit = shk_type_of(a->Vt->type)->block > COLUMNS ? shk_type_of(a->Vt->type)->block : COLUMNS;
+    size_t units = (a->Vt->cols + unit - 1) / unit, threads = (size_t)a->cpu->threads;
+    /* One token's rows are read once: in pieces as long as can be. Several tokens' sums stay in the cache, beside pieces of about
+     * TOGETHER columns; shorter ones would be slow to fetch. Threads have as many of them, as far as the pool's pieces
+     * allow; one thread alone takes all columns at once, which is no slower. */
+    size_t most = a->T > 1 ? TOGETHER / unit : units, turns = (units + threads * most - 1) / (threads * most);
+    shk_pool_run(a->cpu->pool, down_range, (void *)a, units, (units + threads * turns - 1) / (threads * turns));
+}
+
 /* Each token reads its own rows. */
 static void count(shk_cpu *cpu, const shk_active *active, const shk_mat *m, size_t T) {
     for (size_t t = 0; t < T; t++) shk_cpu_note(cpu, m, active->n[t], 1);
 }
 
+/* Are rows wanted by so few tokens that each does better to read its own, in long pieces that are foreseen, than to share tiles
+ * with the others? The bits are the same. Integers are shared later, since a row's scales are taken out first (bench/sparse). */
+static bool apart(const sparse_args *a) {
+    size_t wanted = 0, rows = a->U->rows;
+    for (size_t t = 0; t < a->T; t++) wanted += a->active->n[t];
+    return a->T > 1 && wanted < (rounded(a->cpu, a->U) ? rows : rows / 4);
+}
+
+/* `each` of the pass, or of its tokens in turn. */
+static void in_parts(const sparse_args *a, void each(const sparse_args *)) {
+    const shk_active *all = a->active;
+    if (!apart(a)) each(a);
+    else for (size_t t = 0; t < a->T; t++) {
+        shk_active active = { all->ids + t * all->max, all->value + t * all->max, all->n + t, all->max };
+        sparse_args one = *a;
+        one.active = &active, one.T = 1, one.x = a->x + t * a->ldx, one.y = a->y ? a->y + t * a->Vt->cols : NULL;
+        each(&one);
+    }
+}
+
+static void glu(const sparse_args *a) { up(a), down(a); }
+
 void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
                         size_t T) {
     shk_cpu *cpu = dev;
-    sparse_args args = { .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt };
-    size_t unit = shk_type_of(Vt->type)->block > COLUMNS ? shk_type_of(Vt->type)->block : COLUMNS;
-    up(&args);
-    size_t units = (Vt->cols + unit - 1) / unit, threads = (size_t)cpu->threads;
-    /* One token's rows are read once: in pieces as long as can be. Several tokens' sums stay in the cache, beside pieces of about
-     * TOGETHER columns; shorter ones would be slow to fetch. Threads have as many of them, as far as the pool's pieces
-     * allow; one thread alone takes all columns at once, which is no slower. */
-    size_t most = T > 1 ? TOGETHER / unit : units, turns = (units + threads * most - 1) / (threads * most);
-    shk_pool_run(cpu->pool, down_range, &args, units, (units + threads * turns - 1) / (threads * turns));
+    in_parts(&(sparse_args){ .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt }, glu);
     count(cpu, active, U, T);
     count(cpu, active, Vt, T);
 }
 
 void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T) {
     shk_cpu *cpu = dev;
-    sparse_args args = { .cpu = cpu, .active = active, .x = x, .ldx = ldx, .T = T, .U = U };
-    up(&args);
+    in_parts(&(sparse_args){ .cpu = cpu, .active = active, .x = x, .ldx = ldx, .T = T, .U = U }, up);
     count(cpu, active, U, T);
     memset(h, 0, T * U->rows * sizeof *h);
     for (size_t t = 0; t < T; t++)
