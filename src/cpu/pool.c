@@ -14,28 +14,29 @@
  * microseconds) bridges the gaps inside a step, not those between steps. */
 enum { SPINS = 2000, CACHE_LINE = 64, MAX_THREADS = 4096 };
 
-/* A loop is cut into this many pieces for each thread, taken as threads become free: one whose CPU does something else for a while
- * then holds the others up by a piece, not by its whole share. */
-enum { PIECES = 4 };
+/* A loop is cut into this many pieces for each thread, taken as threads become free, and ends with its last piece: a thread whose
+ * CPU does something else for a while then holds the others up by a piece that it is at, or not at all. */
+enum { PIECES = 4, ROUND_SHIFT = 16, PIECES_MASK = (1 << ROUND_SHIFT) - 1 };
+_Static_assert((uint64_t)MAX_THREADS * PIECES < 1u << ROUND_SHIFT, "pieces fit a ticket");
 
 /* What one side writes and the other polls is a cache line away from the rest. */
 struct shk_pool {
     int threads, spins;
-    shk_range_fn *fn; /* of the loop in progress: written before `round` is, read after */
-    void *ctx;
-    size_t n, piece;
     pthread_mutex_t mutex; /* for sleeping only */
     pthread_cond_t posted, finished;
+    /* The loop in progress. A late worker may read these while the next loop is being written; what it has read counts only if it
+     * then gets a piece of the loop that it had seen, which could not end before. */
+    _Atomic(shk_range_fn *) fn;
+    _Atomic(void *) ctx;
+    _Atomic size_t n, piece;
     char apart_from_loop[CACHE_LINE];
-    _Atomic unsigned round; /* counts loops */
-    _Atomic int sleepers;   /* workers that wait for `posted` */
+    _Atomic uint64_t ticket; /* number of the loop << ROUND_SHIFT | pieces that nobody has taken */
+    _Atomic int sleepers;    /* workers that wait for `posted` */
     _Atomic bool stop;
-    char apart_from_round[CACHE_LINE];
-    _Atomic int pending; /* workers that have not finished the loop */
+    char apart_from_ticket[CACHE_LINE];
+    _Atomic size_t pending; /* pieces that are not done */
     _Atomic bool owner_sleeps;
     char apart_from_pending[CACHE_LINE];
-    _Atomic size_t next; /* piece to take */
-    char apart_from_next[CACHE_LINE];
     struct worker {
         shk_pool *pool;
         int thread;
@@ -51,28 +52,42 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-static void run_pieces(shk_pool *p, int thread) {
-    for (;;) {
-        size_t begin = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed) * p->piece;
-        if (begin >= p->n) return;
-        p->fn(p->ctx, thread, begin, p->n - begin < p->piece ? p->n : begin + p->piece);
+/* Takes pieces of loop `round` while there are any; true: it has done the last one that was pending. */
+static bool run_pieces(shk_pool *p, int thread, uint64_t round) {
+    shk_range_fn *fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
+    void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
+    size_t n = atomic_load_explicit(&p->n, memory_order_relaxed), piece = atomic_load_explicit(&p->piece, memory_order_relaxed);
+    uint64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    bool last = false;
+    while (ticket >> ROUND_SHIFT == round && ticket & PIECES_MASK) {
+        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire))
+            continue;
+        size_t begin = ((ticket & PIECES_MASK) - 1) * piece;
+        fn(ctx, thread, begin, n - begin < piece ? n : begin + piece);
+        last = atomic_fetch_sub(&p->pending, 1) == 1;
+        ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
     }
+    return last;
 }
+
+static uint64_t current_round(const shk_pool *p) { return atomic_load(&p->ticket) >> ROUND_SHIFT; }
 
 /* Sleep here is Dekker's handshake: the sleeper says so and looks again, the waker writes and looks for sleepers, all of it
  * sequentially consistent, so one of the two sees the other. Each side writes by a read-modify-write: QEMU, running AArch64's
  * release store before an acquire load on x86, lets the load pass the store, and then both sides sleep. */
-static void await_round(shk_pool *p, unsigned seen) {
+static uint64_t await_round(shk_pool *p, uint64_t seen) {
+    uint64_t round;
     for (int i = 0; i < p->spins; i++, pause_cpu())
-        if (atomic_load_explicit(&p->round, memory_order_acquire) != seen) return;
+        if ((round = atomic_load_explicit(&p->ticket, memory_order_acquire) >> ROUND_SHIFT) != seen) return round;
     pthread_mutex_lock(&p->mutex);
     atomic_fetch_add(&p->sleepers, 1);
-    while (atomic_load(&p->round) == seen) pthread_cond_wait(&p->posted, &p->mutex);
+    while ((round = current_round(p)) == seen) pthread_cond_wait(&p->posted, &p->mutex);
     atomic_fetch_sub(&p->sleepers, 1);
     pthread_mutex_unlock(&p->mutex);
+    return round;
 }
 
-static void await_workers(shk_pool *p) {
+static void await_pieces(shk_pool *p) {
     for (int i = 0; i < p->spins; i++, pause_cpu())
         if (!atomic_load_explicit(&p->pending, memory_order_acquire)) return;
     pthread_mutex_lock(&p->mutex);
@@ -82,22 +97,24 @@ static void await_workers(shk_pool *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-static void post(shk_pool *p) {
-    atomic_fetch_add(&p->round, 1);
-    if (!atomic_load(&p->sleepers)) return;
+/* A loop of so many pieces; its number. */
+static uint64_t post(shk_pool *p, size_t pieces) {
+    uint64_t round = current_round(p) + 1;
+    atomic_exchange(&p->ticket, round << ROUND_SHIFT | pieces);
+    if (!atomic_load(&p->sleepers)) return round;
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->posted);
     pthread_mutex_unlock(&p->mutex);
+    return round;
 }
 
 static void *work(void *arg) {
     struct worker *w = arg;
     shk_pool *p = w->pool;
-    for (unsigned seen = 0;; seen++) {
-        await_round(p, seen);
+    for (uint64_t seen = 0;;) {
+        seen = await_round(p, seen);
         if (atomic_load(&p->stop)) return NULL;
-        run_pieces(p, w->thread);
-        if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->owner_sleeps)) {
+        if (run_pieces(p, w->thread, seen) && atomic_load(&p->owner_sleeps)) {
             pthread_mutex_lock(&p->mutex);
             pthread_cond_signal(&p->finished);
             pthread_mutex_unlock(&p->mutex);
@@ -111,18 +128,20 @@ void shk_pool_run(shk_pool *p, shk_range_fn *fn, void *ctx, size_t n, size_t gra
         if (n) fn(ctx, 0, 0, n);
         return;
     }
-    size_t pieces = (size_t)p->threads * PIECES, share = n / pieces + (n % pieces != 0);
-    p->fn = fn, p->ctx = ctx, p->n = n, p->piece = (share + grain - 1) / grain * grain;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->pending, p->threads - 1, memory_order_relaxed);
-    post(p);
-    run_pieces(p, 0);
-    await_workers(p);
+    size_t most = (size_t)p->threads * PIECES, share = n / most + (n % most != 0), piece = (share + grain - 1) / grain * grain;
+    size_t pieces = n / piece + (n % piece != 0);
+    atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
+    atomic_store_explicit(&p->n, n, memory_order_relaxed);
+    atomic_store_explicit(&p->piece, piece, memory_order_relaxed);
+    atomic_store_explicit(&p->pending, pieces, memory_order_relaxed);
+    run_pieces(p, 0, post(p, pieces));
+    await_pieces(p);
 }
 
 static void pool_stop(shk_pool *p, int started) {
     atomic_store(&p->stop, true);
-    post(p);
+    post(p, 0);
     for (int i = 0; i < started; i++) pthread_join(p->workers[i].id, NULL);
     pthread_cond_destroy(&p->finished);
     pthread_cond_destroy(&p->posted);
