@@ -1,6 +1,6 @@
-/* What a sparse feed-forward layer's two matrices take by gathered rows, beside what they take whole (`linear` on matrices of the
- * same shapes): microseconds a token, medians of REPEATS turns of one and the other, and the median ratio with its range. Tokens'
- * active neurons are drawn independently.
+/* What a sparse feed-forward layer's two matrices take by gathered rows, in the form that is chosen for so many tokens, beside what
+ * they take whole (`linear` on matrices of the same shapes): microseconds a token, medians of REPEATS turns of one and the other,
+ * and the median ratio with its range. Tokens' active neurons are drawn independently.
  *
  *   bench/sparse [TYPE [NEURONS IN OUT]]     q8_0 13824 1280 2304, a layer of spark-gemma2-2b, if not given */
 #include <stdio.h>
@@ -23,7 +23,7 @@ static void *memory(size_t bytes) {
 
 static shk_mat matrix(shk_type type, size_t rows, size_t cols) {
     shk_mat m = { .type = type, .rows = rows, .cols = cols, .rounded = true };
-    shk_row_bytes(type, cols, &m.stride);
+    if (!shk_row_bytes(type, cols, &m.stride)) exit(fprintf(stderr, "no rows of %zu values in this type\n", cols));
     uint32_t *words = memory(rows * m.stride);
     for (size_t i = 0; i < rows * m.stride / 4; i++) words[i] = (uint32_t)rand() & 0x3bff3bff; /* below 1 as any type */
     m.data = words;

@@ -226,7 +226,8 @@ static void count(shk_cpu *cpu, const shk_active *active, const shk_mat *m, size
 }
 
 /* Are rows wanted by so few tokens that each does better to read its own, in long pieces that are foreseen, than to share tiles
- * with the others? The bits are the same. Integers are shared later, since a row's scales are taken out first (bench/sparse). */
+ * with the others? The bits are the same. Where it pays was measured; for integers later, since a tile takes the scales out of its
+ * rows first. */
 static bool apart(const sparse_args *a) {
     size_t wanted = 0, rows = a->U->rows;
     for (size_t t = 0; t < a->T; t++) wanted += a->active->n[t];
