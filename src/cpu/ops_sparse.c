@@ -54,12 +54,21 @@ void shk_cpu_sparsify(void *dev, shk_active *out, const float *s, size_t T, size
 
 /* ---- gathered rows ----
  * Neurons are the outer loop and tokens the inner one: each token of a pass wants other rows, but the rows in play stay in the
- * second-level cache until all tokens have had theirs. */
+ * second-level cache until all tokens have had theirs, so that the union of what they want is read once. */
 
 enum { TILE_BYTES = 640 << 10, COLUMNS = 64, TOGETHER = 1152 };
 
-/* Rows that share the cache; one token shares with nobody. */
-static size_t tile_rows(const sparse_args *a, size_t row_bytes) { return a->T > 1 ? TILE_BYTES / row_bytes + 1 : SIZE_MAX; }
+/* Rows that all tokens want together, those that several want as often, but at most as many as there are. */
+static size_t wanted(const shk_active *active, size_t rows, size_t T) {
+    size_t n = 0;
+    for (size_t t = 0; t < T; t++) n += active->n[t];
+    return n < rows ? n : rows;
+}
+
+/* So many rows that those wanted share the cache; one token shares with nobody. */
+static size_t tile_rows(const sparse_args *a, size_t row_bytes) {
+    return a->T > 1 ? TILE_BYTES / row_bytes * a->U->rows / (wanted(a->active, a->U->rows, a->T) + 1) + 1 : SIZE_MAX;
+}
 
 /* Each token's place in its list, ascending. */
 typedef struct cursor {
@@ -147,18 +156,16 @@ static void down_float(const sparse_args *a, size_t column, size_t width) {
     }
 }
 
-/* The rows that a token's turn prefetches: one alone has its list, several share the next tile, of which they will want most. */
-static size_t look_ahead(const sparse_args *a, const cursor *c, size_t t, size_t next, const char *w, const void **rows) {
-    enum { MANY = 16 };
-    size_t n = 0;
-    if (a->T == 1)
-        for (const uint32_t *id = a->active->ids + c->at[0], *end = a->active->ids + a->active->n[0]; id < end; id++) {
-            if (*id >= next + SHK_GATHER_ROWS) break;
-            rows[n++] = w + *id * a->Vt->stride;
-        }
-    else if (a->T >= MANY)
-        for (size_t i = t * SHK_GATHER_ROWS / a->T; i < (t + 1) * SHK_GATHER_ROWS / a->T && next + i < a->Vt->rows; i++)
-            rows[n++] = w + (next + i) * a->Vt->stride;
+/* The rows from `next` on that a token's turn prefetches: its own, or, where most are wanted, its share of those that follow. */
+static size_t look_ahead(const sparse_args *a, const cursor *c, size_t t, bool most, size_t next, const char *w,
+                         const void **rows) {
+    const uint32_t *ids = a->active->ids + t * a->active->max;
+    size_t n = 0, end = next + SHK_GATHER_ROWS < a->Vt->rows ? next + SHK_GATHER_ROWS : a->Vt->rows;
+    if (most)
+        for (size_t i = next + t * SHK_GATHER_ROWS / a->T; i < next + (t + 1) * SHK_GATHER_ROWS / a->T && i < end; i++)
+            rows[n++] = w + i * a->Vt->stride;
+    else
+        for (size_t i = c->at[t]; i < a->active->n[t] && ids[i] < end; i++) rows[n++] = w + ids[i] * a->Vt->stride;
     return n;
 }
 
@@ -172,6 +179,7 @@ static void down_integer(const sparse_args *a, size_t column, size_t width, floa
     const char *w = (const char *)Vt->data + column / type->block * type->bytes;
     shk_gathered_row rows[SHK_GATHER_ROWS];
     const void *ahead[SHK_GATHER_ROWS];
+    bool most = a->T > 1 && wanted(a->active, Vt->rows, a->T) == Vt->rows;
     cursor c = { { 0 } };
     for (size_t j = 0; j < Vt->rows; j += SHK_GATHER_ROWS) {
         bool known[SHK_GATHER_ROWS] = { false };
@@ -184,7 +192,7 @@ static void down_integer(const sparse_args *a, size_t column, size_t width, floa
                 if (!known[r]) k->row_scales[Vt->type](scales + r * each, rows[i].w, width);
                 known[r] = true;
             }
-            size_t n_ahead = look_ahead(a, &c, t, j + SHK_GATHER_ROWS, w, ahead);
+            size_t n_ahead = look_ahead(a, &c, t, most, j + SHK_GATHER_ROWS, w, ahead);
             k->axpy_gathered[Vt->type](a->y + t * Vt->cols + column, rows, a->active->value + first, n, width, ahead, n_ahead);
         }
     }
@@ -225,40 +233,19 @@ static void count(shk_cpu *cpu, const shk_active *active, const shk_mat *m, size
     for (size_t t = 0; t < T; t++) shk_cpu_note(cpu, m, active->n[t], 1);
 }
 
-/* Are rows wanted by so few tokens that each does better to read its own, in long pieces that are foreseen, than to share tiles
- * with the others? The bits are the same. Where it pays was measured; for integers later, since a tile takes the scales out of its
- * rows first. */
-static bool apart(const sparse_args *a) {
-    size_t wanted = 0, rows = a->U->rows;
-    for (size_t t = 0; t < a->T; t++) wanted += a->active->n[t];
-    return a->T > 1 && wanted < (rounded(a->cpu, a->U) ? rows : rows / 4);
-}
-
-/* `each` of the pass, or of its tokens in turn. */
-static void in_parts(const sparse_args *a, void each(const sparse_args *)) {
-    const shk_active *all = a->active;
-    if (!apart(a)) each(a);
-    else for (size_t t = 0; t < a->T; t++) {
-        shk_active active = { all->ids + t * all->max, all->value + t * all->max, all->n + t, all->max };
-        sparse_args one = *a;
-        one.active = &active, one.T = 1, one.x = a->x + t * a->ldx, one.y = a->y ? a->y + t * a->Vt->cols : NULL;
-        each(&one);
-    }
-}
-
-static void glu(const sparse_args *a) { up(a), down(a); }
-
 void shk_cpu_sparse_glu(void *dev, float *y, shk_active *active, const float *x, size_t ldx, const shk_mat *U, const shk_mat *Vt,
                         size_t T) {
     shk_cpu *cpu = dev;
-    in_parts(&(sparse_args){ .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt }, glu);
+    sparse_args args = { .cpu = cpu, .active = active, .y = y, .x = x, .ldx = ldx, .T = T, .U = U, .Vt = Vt };
+    up(&args);
+    down(&args);
     count(cpu, active, U, T);
     count(cpu, active, Vt, T);
 }
 
 void shk_cpu_sparse_up(void *dev, float *h, shk_active *active, const float *x, size_t ldx, const shk_mat *U, size_t T) {
     shk_cpu *cpu = dev;
-    in_parts(&(sparse_args){ .cpu = cpu, .active = active, .x = x, .ldx = ldx, .T = T, .U = U }, up);
+    up(&(sparse_args){ .cpu = cpu, .active = active, .x = x, .ldx = ldx, .T = T, .U = U });
     count(cpu, active, U, T);
     memset(h, 0, T * U->rows * sizeof *h);
     for (size_t t = 0; t < T; t++)
