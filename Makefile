@@ -156,11 +156,16 @@ bench-kernels: $(BUILD)/bench/kernels
 $(BUILD)/bench/sparse: $(BUILD)/bench/sparse.o $(BUILD)/libsparkhawk.a
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
+# ... and by the union of a tile's active neurons, on x86
+UNION := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/union*.c))
+$(BUILD)/bench/union: $(UNION) $(BUILD)/libsparkhawk.a
+	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
+
 # how long a text of any length takes to go on: bench/serve_resume.py
 $(BUILD)/bench/resume.o: private ALL_CFLAGS += -Iprograms
 $(BUILD)/bench/resume: $(BUILD)/bench/resume.o $(BUILD)/programs/server/cache_files.o $(BUILD)/libsparkhawk.a
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
--include $(BUILD)/bench/kernels.d $(BUILD)/bench/sparse.d $(BUILD)/bench/resume.d
+-include $(BUILD)/bench/kernels.d $(BUILD)/bench/sparse.d $(UNION:.o=.d) $(BUILD)/bench/resume.d
 
 # of a GPU: make CUDA=1 bench-train
 $(BUILD)/bench/train_ops: $(BUILD)/bench/train_ops.o $(BUILD)/libsparkhawk.a

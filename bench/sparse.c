@@ -1,6 +1,6 @@
-/* What a sparse feed-forward layer's two matrices take by gathered rows, in the form that is chosen for so many tokens, beside what
- * they take whole (`linear` on matrices of the same shapes): microseconds a token, medians of REPEATS turns of one and the other,
- * and the median ratio with its range. Tokens' active neurons are drawn independently.
+/* What a sparse feed-forward layer's two matrices take by gathered rows, beside what they take whole (`linear` on matrices of the
+ * same shapes): microseconds a token, medians of REPEATS turns of one and the other, and the median ratio with its range. Tokens'
+ * active neurons are drawn independently.
  *
  *   bench/sparse [TYPE [NEURONS IN OUT]]     q8_0 13824 1280 2304, a layer of spark-gemma2-2b, if not given */
 #include <stdio.h>
