@@ -2,10 +2,15 @@
 """Runs of `sparkhawk train` beside each other: a picture and a table.
 
     tools/compare_runs.py RUN... [-o docs/training.svg]
+    tools/compare_runs.py --apart RUN RUN...
 
 RUN is a run's directory (the `out` of its settings), or NAME=DIRECTORY. The picture has the losses over the tokens (lines:
 training, smoothed; points: held out) and, for each run that has sparse layers, a panel with each layer's share of active neurons
-or the positions that its heads attend to. Needs nothing but Python."""
+or the positions that its heads attend to.
+
+With --apart the runs are to be the same but for rounding, and are not drawn: the table has the absolute differences of each run's
+losses from those of the first run at the same steps. If the first line is step 1 no update has been made yet, and what is apart
+there is sums alone; later steps multiply it. Needs nothing but Python."""
 import argparse
 import json
 import math
@@ -140,6 +145,30 @@ def draw(runs):
     return svg + ["</svg>"]
 
 
+def aligned(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))))
+
+
+def apart(runs):
+    """The table of --apart. Norms of gradients are compared in the first line, relative to the first run's."""
+    rows = [("run", "steps", "loss", "held out", "apart: first", "norm, first", "most to step 10", "most", "mean", "most held out")]
+    first = runs[0][1]
+    for name, lines in runs:
+        if [(p["step"], p["tokens"]) for p in lines] != [(p["step"], p["tokens"]) for p in first]:
+            raise SystemExit(f"{name}: other steps than {runs[0][0]}'s")
+        off = {key: [(p["step"], abs(p[key] - q[key])) for p, q in zip(first, lines) if key in p and key in q]
+               for key in ("loss", "norm", "held_out")}
+        losses, held_out = off["loss"], [p["held_out"] for p in lines if "held_out" in p]
+        figures = [losses[0][1], off["norm"][0][1] / first[0]["norm"], max(d for step, d in losses[:1] + losses if step <= 10),
+                   max(d for _, d in losses), sum(d for _, d in losses) / len(losses)]
+        figures += [max(d for _, d in off["held_out"])] if off["held_out"] else []
+        rows.append((name, str(lines[-1]["step"]), f'{lines[-1]["loss"]:.4f}', f"{held_out[-1]:.5f}" if held_out else "-",
+                     *(f"{x:.1e}" for x in figures), *["-"] * (6 - len(figures))))
+    aligned(rows)
+
+
 def table(runs):
     rows = [("run", "steps", "tokens", "training", "held out", "best", "tokens/s", "active")]
     for name, lines in runs:
@@ -149,17 +178,18 @@ def table(runs):
         rows.append((name, str(lines[-1]["step"]), short(lines[-1]["tokens"]), f'{sum(p["loss"] for p in last) / len(last):.4f}',
                      f"{held_out[-1]:.4f}" if held_out else "-", f"{min(held_out):.4f}" if held_out else "-",
                      f'{lines[-1]["tokens_per_s"]:.0f}', f"{100 * active[-1]:.2f} %" if active else "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))))
+    aligned(rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="+")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("-o", "--output", default="docs/training.svg")
     args = parser.parse_args()
     runs = [read(argument) for argument in args.run]
+    if args.apart:
+        return apart(runs)
     table(runs)
     temporary = args.output + ".new"
     with open(temporary, "w", encoding="utf-8") as f:

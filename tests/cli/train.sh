@@ -101,6 +101,9 @@ status=$?
 check "runs can be compared" [ $status = 0 ]
 check "in a table" grep -qE '^rounded +24 +4\.608k +[0-9.]+ +[0-9.]+ ' out
 check "and a picture" python3 -c 'import xml.dom.minidom as x; x.parse("runs.svg")'
+"$root/tools/compare_runs.py" --apart whole itself=whole rounded=bf16 >out 2>err
+check "or told apart" grep -qE '^rounded +24 +[0-9.]+ +[0-9.]+( +[0-9.]+e[-+][0-9]+){4} +[1-9][0-9.]*e-[0-9]+ ' out
+check "where they are not the same" grep -qE '^itself +24 +[0-9.]+ +[0-9.]+( +0\.0e\+00){6}$' out
 # four sequences make one step, however they are divided: but for rounding
 first_step() { sed -nE 's/^\{"step":1,.*"loss":([0-9.]+),.*"norm":([0-9.]+),.*/\1 \2/p' "$1/metrics.jsonl"; }
 for batch in 1 4; do
