@@ -93,7 +93,8 @@ $(filter-out $(BUILD)/tests/kernels/%,$(TESTS)) $(FUZZERS): $(BUILD)/%: $(BUILD)
 $(BUILD)/tests/fuzz/request.o: private ALL_CFLAGS += -Iprograms
 $(BUILD)/tests/fuzz/request: $(BUILD)/programs/server/request.o
 
-tests: all $(TESTS) $(FUZZERS) $(BUILD)/bench/resume
+# benchmarks are built too, so that they stay in step
+tests: all $(TESTS) $(FUZZERS) $(addprefix $(BUILD)/bench/,resume sparse $(if $(filter x86_64,$(ARCH)),union))
 
 check:
 	tests/run
