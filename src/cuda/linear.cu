@@ -6,7 +6,7 @@
  * Other formats, older devices: f32 multiply-adds, a warp for each row. */
 #include "cuda/tiles.cuh"
 
-enum { STEP_RESIDENT = 3, MAX_JOBS = 4, STEP_TOKENS = 8 };
+enum { STEP_RESIDENT = 2, MAX_JOBS = 4, STEP_TOKENS = 8 };
 
 typedef struct job {
     const char *W;
@@ -23,9 +23,11 @@ typedef struct jobs {
     bool gated; /* two of one shape, whose tiles take turns: the first's result becomes gelu(first) * second */
 } jobs;
 
+/* Warps enough for the memory to be busy, and no more of them than run at once. */
 static unsigned slices_of(size_t rows, size_t cols) {
     size_t tiles = blocks_for(rows, 16), groups = shk_cuda_padded(cols) / 64;
     unsigned s = 1;
+    if (tiles >= 512) return 1;
     while (s < 8 && tiles * s < 900 && groups / (2 * s) >= 4) s *= 2;
     return s;
 }
@@ -38,12 +40,10 @@ static __device__ __forceinline__ const job *job_of(const jobs *j, unsigned tile
 
 /* ---- few tokens: a block's warps share tiles of 16 rows and the slices of k; all of x is in shared memory ---- */
 
-/* Three blocks to a multiprocessor: where a kernel has two, the next one's first blocks are up already, their weights on the way.
- * */
 template <format F>
 __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
     linear_steps(jobs j, const float *x, size_t ldx, unsigned T, unsigned cols, unsigned padded, unsigned slices) {
-    enum { AHEAD = F == SHK_CUDA_Q4 ? 4 : 2 }; /* groups that are on their way */
+    enum { AHEAD = F == SHK_CUDA_Q4 ? 6 : 4 }; /* groups that are on their way */
     extern __shared__ __align__(128) char shared[];
     __shared__ float part[8][8][16]; /* [warp][token][row] */
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -63,8 +63,7 @@ __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
             if (mine && begin + i < end) next[i].load(tiles, begin + i, lane);
         if (first) { /* the first weights are on their way while the kernel before ends and x is made */
             wait_for_previous();
-            for (unsigned token = 0; token < T; token++)
-                split_row(shared + token * token_bytes(padded), x + token * ldx, cols, padded);
+            split_rows(shared, x, ldx, T, cols, padded);
             __syncthreads();
             first = false;
         }
@@ -74,7 +73,10 @@ __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 if (k + i >= end) break;
-                multiply<F, 1, 1>(c, &next[i], at + (k + i) * 256, 0, (int)T - (int)g);
+                multiply<F, 1, 1>(c, &next[i], [&](int, int h, uint4 *hi, uint4 *lo) {
+                    const char *from = at + (k + i) * 256 + h * 128;
+                    *hi = g < T ? *(const uint4 *)from : uint4{}, *lo = g < T ? *(const uint4 *)(from + 64) : uint4{};
+                });
                 if (k + AHEAD + i < end) next[i].load(tiles, k + AHEAD + i, lane);
             }
         for (int i = 0; i < 4; i++) part[warp][2 * t + i % 2][g + i / 2 * 8] = c[0][0][i];
@@ -103,94 +105,102 @@ __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
     if (first) wait_for_previous();
 }
 
-/* ---- many tokens: x is split once, in memory as in shared memory (the gap between tokens aside); a block takes 128 rows, NT * WN
- * * 8 tokens and one slice of k. WN warps side by side take tokens, the others rows. ---- */
+/* ---- many tokens: a block takes 128 rows, NT * WN * 8 tokens and one slice of k; WN warps side by side take tokens, the others
+ * rows. DEPTH groups of weights are on their way in registers, and as many of x to shared memory. ---- */
 
-__global__ void __launch_bounds__(STEP_THREADS) split_rows(char *out, const float *x, size_t ldx, unsigned cols, unsigned padded) {
+enum { PASS_THREADS = 256, PASS_ROWS = 128 };
+
+template <int NT, int WN, int DEPTH> struct pass_shape {
+    static constexpr unsigned MT = WN, TOKENS = NT * WN * 8, STRIDE = DEPTH * 256 + 64, STAGE = TOKENS * STRIDE,
+                              PIECES = DEPTH * 16, /* of 4 values, of a token */
+        EACH = TOKENS * PIECES / PASS_THREADS;
+};
+
+/* x as in shared memory (the gap between tokens aside). */
+__global__ void __launch_bounds__(STEP_THREADS) split_all(char *out, const float *x, size_t ldx, unsigned cols, unsigned padded) {
     in_turn();
-    split_row(out + (size_t)blockIdx.x * padded * 4, x + blockIdx.x * ldx, cols, padded);
+    x += blockIdx.x * ldx, out += (size_t)blockIdx.x * padded * 4;
+    bool whole = cols % 4 == 0 && (uintptr_t)x % 16 == 0;
+    for (unsigned k = threadIdx.x * 4; k < padded; k += STEP_THREADS * 4)
+        put_split4(out, k, k < cols ? four_of(x, k, cols, whole) : float4{});
 }
 
-static __device__ __forceinline__ void copy16(char *shared, const void *from, bool there) {
-    unsigned to = (unsigned)__cvta_generic_to_shared(shared), bytes = there ? 16 : 0; /* the rest becomes 0 */
-#if TENSOR_CORES
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-#endif
-    (void)to, (void)from, (void)bytes;
-}
-static __device__ __forceinline__ void copies_are_one_group() {
-#if TENSOR_CORES
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int N> static __device__ __forceinline__ void wait_but_for() {
-#if TENSOR_CORES
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-#endif
-}
-
-enum { PASS_THREADS = 256, PASS_ROWS = 128, PASS_TOKEN = 256 + 64, PASS_STAGES = 2 };
-
-template <format F, int NT, int WN>
-__global__ void __launch_bounds__(PASS_THREADS)
-    linear_pass(jobs all, float *parts, const char *x, unsigned T, unsigned padded, unsigned slices) {
-    enum {
-        MT = WN,
-        TOKENS = NT * WN * 8,
-        AHEAD = WN == 1 ? 2 : 1,
-        STAGE = TOKENS * PASS_TOKEN,
-        COPIES = TOKENS * 16 / PASS_THREADS
-    };
+/* split NULL: blocks split x themselves, which is the faster way while they are few to a token. */
+template <format F, int NT, int WN, int DEPTH, bool SPLIT>
+__global__ void __launch_bounds__(PASS_THREADS, 2)
+    linear_pass(jobs all, float *parts, const float *x, size_t ldx, const char *split, unsigned T, unsigned cols, unsigned padded,
+                unsigned slices) {
+    using shape = pass_shape<NT, WN, DEPTH>;
+    constexpr int MT = shape::MT;
     extern __shared__ __align__(128) char shared[];
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    unsigned slice = blockIdx.y, groups = padded / 64, token0 = blockIdx.z * TOKENS;
+    unsigned slice = blockIdx.z, groups = padded / 64, token0 = blockIdx.x * shape::TOKENS;
     unsigned begin = slice * groups / slices, end = (slice + 1) * groups / slices;
-    const job *j = job_of(&all, blockIdx.x);
-    size_t row = (size_t)(blockIdx.x - j->first) * PASS_ROWS + warp / WN * (16 * MT), last = j->rows - 1;
+    const job *j = job_of(&all, blockIdx.y);
+    size_t row = (size_t)(blockIdx.y - j->first) * PASS_ROWS + warp / WN * (16 * MT), last = j->rows - 1;
+    bool whole = cols % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
     const char *tiles[MT];
-    fragment<F> next[AHEAD][MT];
+    fragment<F> next[DEPTH][MT];
     float c[MT][NT][4] = {};
+    float4 v[SPLIT ? 1 : shape::EACH];
+    /* x from group k on, to a stage: either copied by itself, or taken into registers now and put there later */
+    auto get_x = [&](unsigned k, unsigned stage) {
+#pragma unroll
+        for (unsigned i = 0; i < shape::EACH; i++) {
+            unsigned at = threadIdx.x + i * PASS_THREADS, token = token0 + at / shape::PIECES, piece = at % shape::PIECES;
+            bool there = token < T && k * 64 + piece * 4 < (SPLIT ? padded : cols);
+            if constexpr (SPLIT) {
+                copy16(shared + stage * shape::STAGE + at / shape::PIECES * shape::STRIDE + piece * 16,
+                       split + (there ? (size_t)token * padded * 4 + k * 256 + piece * 16 : 0), there);
+            } else {
+                v[i] = there ? four_of(x + token * ldx, k * 64 + piece * 4, cols, whole) : float4{};
+            }
+        }
+        if constexpr (SPLIT) copies_are_one_group();
+    };
+    auto put_x = [&](unsigned stage) {
+        if constexpr (SPLIT) {
+            wait_but_for<0>();
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < shape::EACH; i++) {
+                unsigned at = threadIdx.x + i * PASS_THREADS;
+                put_split4(shared + stage * shape::STAGE + at / shape::PIECES * shape::STRIDE, at % shape::PIECES * 4, v[i]);
+            }
+        }
+    };
     let_next_start();
 #pragma unroll
     for (int m = 0; m < MT; m++) {
         size_t r = row + m * 16;
         tiles[m] = j->W + (r < last ? r : last) / 16 * groups * fragment<F>::TILE;
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++)
+        for (int i = 0; i < DEPTH; i++)
             if (begin + i < end) next[i][m].load(tiles[m], begin + i, lane);
     }
     wait_for_previous();
-    auto fetch = [&](unsigned group, unsigned stage) {
-#pragma unroll
-        for (int i = 0; i < COPIES; i++) {
-            unsigned at = threadIdx.x + i * PASS_THREADS, token = at / 16, piece = at % 16 * 16;
-            bool there = token0 + token < T;
-            copy16(shared + stage * STAGE + token * PASS_TOKEN + piece,
-                   x + (size_t)(there ? token0 + token : 0) * padded * 4 + group * 256 + piece, there);
-        }
-    };
-    for (unsigned i = 0; i < PASS_STAGES - 1; i++) {
-        if (begin + i < end) fetch(begin + i, i);
-        copies_are_one_group();
-    }
+    get_x(begin, 0);
+    put_x(0);
+    __syncthreads();
+    const char *mine = shared + (warp % WN * NT * 8 + g) * shape::STRIDE + t * 16;
     unsigned stage = 0;
-    for (unsigned k = begin; k < end; k += AHEAD)
+    for (unsigned k = begin; k < end; k += DEPTH, stage ^= 1) {
+        get_x(k + DEPTH, stage ^ 1);
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
+        for (int i = 0; i < DEPTH; i++) {
             if (k + i >= end) break;
-            wait_but_for<PASS_STAGES - 2>();
-            __syncthreads(); /* this stage is there, and nobody is at the one before any more */
-            unsigned free = stage ? stage - 1 : PASS_STAGES - 1;
-            if (k + i + PASS_STAGES - 1 < end) fetch(k + i + PASS_STAGES - 1, free);
-            copies_are_one_group();
-            const char *at = shared + stage * STAGE + (warp % WN * NT * 8 + g) * PASS_TOKEN + t * 16;
-            multiply<F, MT, NT>(c, next[i], at, 8 * PASS_TOKEN, 1 << 20);
+            multiply<F, MT, NT>(c, next[i], [&](int n, int h, uint4 *hi, uint4 *lo) {
+                const char *from = mine + stage * shape::STAGE + n * 8 * shape::STRIDE + i * 256 + h * 128;
+                *hi = *(const uint4 *)from, *lo = *(const uint4 *)(from + 64);
+            });
 #pragma unroll
             for (int m = 0; m < MT; m++)
-                if (k + i + AHEAD < end) next[i][m].load(tiles[m], k + i + AHEAD, lane);
-            stage = stage + 1 < PASS_STAGES ? stage + 1 : 0;
+                if (k + i + DEPTH < end) next[i][m].load(tiles[m], k + i + DEPTH, lane);
         }
-    float *y = slices > 1 ? parts + ((size_t)j->before * slices + (size_t)slice * j->rows) * T : j->y;
+        put_x(stage ^ 1);
+        __syncthreads();
+    }
+    float *y = slices > 1 ? parts + (j->before * slices + (size_t)slice * j->rows) * T : j->y;
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -205,13 +215,19 @@ __global__ void __launch_bounds__(PASS_THREADS)
             }
 }
 
-__global__ void add_slices(float *y, const float *parts, const float *bias, size_t rows, size_t n, unsigned slices) {
+/* The slices of all jobs, in order. */
+__global__ void __launch_bounds__(256) add_slices(jobs all, const float *parts, unsigned T, unsigned slices) {
+    const job *j = &all.of[blockIdx.y];
+    size_t n = j->rows * T;
     in_turn();
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
-        float sum = parts[i];
-        for (unsigned s = 1; s < slices; s++) sum += parts[s * n + i];
-        y[i] = bias ? sum + bias[i % rows] : sum;
-    }
+    auto sum = [&](const job *j, size_t i) {
+        const float *from = parts + j->before * slices * T + i;
+        float v = from[0];
+        for (unsigned s = 1; s < slices; s++) v += from[s * n];
+        return j->bias ? v + j->bias[i % j->rows] : v;
+    };
+    for (size_t i = blockIdx.x * (size_t)256 + threadIdx.x; i < n; i += gridDim.x * (size_t)256)
+        j->y[i] = all.gated ? gelu(sum(j, i)) * sum(j + 1, i) : sum(j, i);
 }
 
 /* ---- f32 multiply-adds: a warp for each row, tokens by fours ---- */
@@ -276,13 +292,12 @@ enum { STEP_SHARED = 90 * 1024 }; /* two blocks of a multiprocessor, at sm_80 */
 
 template <format F> static void setup(shk_cuda *cu) {
     auto allow = [&](auto kernel) {
-        cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(cu->shared - 8192)));
+        cudaFuncAttributes a = {};
+        cuda_note(cu, cudaFuncGetAttributes(&a, kernel));
+        cuda_note(cu,
+                  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(cu->shared - a.sharedSizeBytes)));
     };
     allow(linear_steps<F>);
-    allow(linear_pass<F, 2, 1>);
-    allow(linear_pass<F, 4, 1>);
-    allow(linear_pass<F, 8, 1>);
-    allow(linear_pass<F, 8, 2>);
 }
 
 void cuda_linear_setup(shk_cuda *cu) {
@@ -307,27 +322,33 @@ static jobs together(const cuda_op *op, size_t left, unsigned slices, unsigned h
     return j;
 }
 
+/* The two products before a gelu_mul of theirs alone: their results become gelu(first) * second, the op is taken along. */
+static bool is_gated(const jobs *j, const cuda_op *op, size_t left, unsigned T) {
+    const cuda_op *after = op + 2;
+    return j->n == 2 && left > 2 && after->kind == OP_GELU_MUL && after->y == op[0].y && after->a == op[0].y &&
+           after->b == op[1].y && j->of[0].rows == j->of[1].rows && after->n[0] == T * j->of[0].rows;
+}
+
 template <format F>
 static size_t run_pass(shk_cuda *cu, const cuda_op *op, size_t left, unsigned T, unsigned padded, unsigned slices) {
     jobs j = together(op, left, slices, PASS_ROWS);
-    char *x = cu->scratch + cu->scratch_bytes / 2;
     float *parts = (float *)(void *)cu->scratch;
-    auto go = [&](auto kernel, unsigned tokens) {
-        launch(cu, kernel, dim3(j.tiles, slices, blocks_for(T, tokens)), PASS_THREADS, (size_t)PASS_STAGES * tokens * PASS_TOKEN, j,
-               parts, (const char *)x, T, padded, slices);
+    char *split = cu->scratch + cu->scratch_bytes / 2;
+    auto go = [&](auto kernel, unsigned tokens, size_t stage) {
+        launch(cu, kernel, dim3(blocks_for(T, tokens), j.tiles, slices), PASS_THREADS, 2 * stage, j, parts, op->x, op->n[0],
+               (const char *)split, T, (unsigned)op->W.cols, padded, slices);
     };
-    launch(cu, split_rows, dim3(T), STEP_THREADS, 0, x, op->x, op->n[0], (unsigned)op->W.cols, padded);
-    if (T <= 16) go(linear_pass<F, 2, 1>, 16);
-    else if (T <= 32) go(linear_pass<F, 4, 1>, 32);
-    else if (T <= 64) go(linear_pass<F, 8, 1>, 64);
-    else go(linear_pass<F, 8, 2>, 128);
-    for (unsigned i = 0; slices > 1 && i < j.n; i++) {
-        const job *o = &j.of[i];
-        size_t n = (size_t)T * o->rows;
-        launch(cu, add_slices, dim3((unsigned)smaller(blocks_for(n, 256), 4096)), 256, 0, o->y,
-               (const float *)(parts + o->before * slices * T), o->bias, o->rows, n, slices);
-    }
-    return j.n;
+    if (T > 32) launch(cu, split_all, dim3(T), STEP_THREADS, 0, split, op->x, op->n[0], (unsigned)op->W.cols, padded);
+    if (T <= 16) go(linear_pass<F, 2, 1, 4, false>, 16, pass_shape<2, 1, 4>::STAGE);
+    else if (T <= 32) go(linear_pass<F, 4, 1, 2, false>, 32, pass_shape<4, 1, 2>::STAGE);
+    else go(linear_pass<F, 4, 2, 1, true>, 64, pass_shape<4, 2, 1>::STAGE);
+    if (slices == 1) return j.n;
+    size_t most = 0;
+    for (unsigned i = 0; i < j.n; i++) most = j.of[i].rows * T > most ? j.of[i].rows * T : most;
+    j.gated = is_gated(&j, op, left, T);
+    launch(cu, add_slices, dim3((unsigned)smaller(blocks_for(most, 256), 4096), j.gated ? 1 : j.n), 256, 0, j, (const float *)parts,
+           T, slices);
+    return j.n + j.gated;
 }
 
 /* No more blocks than run at once: each makes x anew. */
@@ -362,10 +383,7 @@ size_t cuda_run_linear(shk_cuda *cu, const cuda_op *op, size_t left) {
     }
     jobs j = together(op, left, slices, 16);
     unsigned per_block = 8 / slices, blocks = blocks_for(j.tiles, per_block), used = j.n;
-    const cuda_op *after = op + j.n;
-    if (j.n == 2 && per_block > 1 && left > 2 && after->kind == OP_GELU_MUL && after->y == op[0].y && after->a == op[0].y &&
-        after->b == op[1].y && j.of[0].rows == j.of[1].rows && after->n[0] == T * j.of[0].rows)
-        j.gated = true, used++;
+    if (per_block > 1 && is_gated(&j, op, left, T)) j.gated = true, used++;
     if (f == SHK_CUDA_BF16) run_steps<SHK_CUDA_BF16>(cu, j, blocks, shared, op, T, padded, slices);
     else if (f == SHK_CUDA_Q8) run_steps<SHK_CUDA_Q8>(cu, j, blocks, shared, op, T, padded, slices);
     else run_steps<SHK_CUDA_Q4>(cu, j, blocks, shared, op, T, padded, slices);

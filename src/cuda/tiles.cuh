@@ -25,10 +25,8 @@ static __device__ __forceinline__ void mma(float *, const uint32_t *, uint32_t, 
 
 /* hi + lo of two values, as pairs. */
 static __device__ __forceinline__ void split2(float x0, float x1, uint32_t *hi, uint32_t *lo) {
-    __nv_bfloat16 h0 = __float2bfloat16_rn(x0), h1 = __float2bfloat16_rn(x1);
-    __nv_bfloat16 l0 = __float2bfloat16_rn(x0 - __bfloat162float(h0)), l1 = __float2bfloat16_rn(x1 - __bfloat162float(h1));
-    *hi = (uint32_t)__bfloat16_as_ushort(h0) | (uint32_t)__bfloat16_as_ushort(h1) << 16;
-    *lo = (uint32_t)__bfloat16_as_ushort(l0) | (uint32_t)__bfloat16_as_ushort(l1) << 16;
+    __nv_bfloat162 h = __floats2bfloat162_rn(x0, x1), l = __floats2bfloat162_rn(x0 - __low2float(h), x1 - __high2float(h));
+    *hi = *(uint32_t *)&h, *lo = *(uint32_t *)&l;
 }
 
 /* Activations in shared memory: for each token, for each 32 values, 64 bytes of hi and 64 of lo. Tokens lie 64 bytes past a
@@ -44,31 +42,51 @@ static __device__ __forceinline__ void put_split4(char *token, unsigned k, float
     *(uint2 *)(at + 64) = lo;
 }
 
-/* A row whose values cannot be read by fours. */
-static __device__ __noinline__ void split_odd_row(char *token, const float *x, unsigned cols, unsigned padded) {
-    for (unsigned k = threadIdx.x * 4; k < padded; k += STEP_THREADS * 4)
-        put_split4(token, k,
-                   make_float4(k < cols ? x[k] : 0, k + 1 < cols ? x[k + 1] : 0, k + 2 < cols ? x[k + 2] : 0,
-                               k + 3 < cols ? x[k + 3] : 0));
+/* Values [k, k + 4) of a row of `cols`, zeros behind its end. `whole`: they may be read as one. */
+static __device__ __forceinline__ float4 four_of(const float *row, unsigned k, unsigned cols, bool whole) {
+    if (whole) return __ldcg((const float4 *)(const void *)(row + k));
+    return make_float4(row[k], k + 1 < cols ? row[k + 1] : 0, k + 2 < cols ? row[k + 2] : 0, k + 3 < cols ? row[k + 3] : 0);
 }
 
-/* A row of activations, by all threads; the loads of several values are under way at once. */
-static __device__ __forceinline__ void split_row(char *token, const float *x, unsigned cols, unsigned padded) {
-    enum { AT_ONCE = 3 };
-    unsigned step = STEP_THREADS * 4;
-    if (cols % 4 || (uintptr_t)x % 16) {
-        split_odd_row(token, x, cols, padded);
-        return;
-    }
-    for (unsigned k0 = threadIdx.x * 4; k0 < padded; k0 += AT_ONCE * step) {
-        float4 v[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
-            v[i] = k0 + i * step < cols ? __ldcg((const float4 *)(const void *)(x + k0 + i * step)) : float4{};
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++)
-            if (k0 + i * step < padded) put_split4(token, k0 + i * step, v[i]);
-    }
+static __device__ __forceinline__ void copy16(char *shared, const void *from, bool there) {
+    unsigned to = (unsigned)__cvta_generic_to_shared(shared), bytes = there ? 16 : 0; /* the rest becomes 0 */
+#if TENSOR_CORES
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+#endif
+    (void)to, (void)from, (void)bytes;
+}
+static __device__ __forceinline__ void copies_are_one_group() {
+#if TENSOR_CORES
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int N> static __device__ __forceinline__ void wait_but_for() {
+#if TENSOR_CORES
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+/* T rows of activations, by all threads: copied as they are, all under way at once, and then split where they lie, 32 values at a
+ * time by the lanes that have copied them. */
+static __device__ __forceinline__ void split_rows(char *shared, const float *x, size_t ldx, unsigned T, unsigned cols,
+                                                  unsigned padded) {
+    bool whole = cols % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
+    unsigned step = STEP_THREADS * 4, lane4 = threadIdx.x % 32 * 4, first = threadIdx.x * 4 - lane4;
+    for (unsigned token = 0; whole && token < T; token++)
+        for (unsigned k = threadIdx.x * 4; k < padded; k += step)
+            copy16(shared + token * token_bytes(padded) + k * 4, k < cols ? x + token * ldx + k : x, k < cols);
+    copies_are_one_group();
+    wait_but_for<0>();
+    for (unsigned token = 0; token < T; token++)
+        for (unsigned k0 = first; k0 < padded; k0 += step) { /* whole warps */
+            char *to = shared + token * token_bytes(padded);
+            unsigned k = k0 + lane4;
+            float4 v = {};
+            if (whole && k < padded) v = *(const float4 *)(to + k * 4);
+            else if (k < cols) v = four_of(x + token * ldx, k, cols, false);
+            __syncwarp();
+            if (k < padded) put_split4(to, k, v);
+        }
 }
 
 /* What a lane holds of a tile: of two rows, 8 apart. `at`: the first tile of the same rows; `group`: which. */
@@ -78,6 +96,10 @@ template <> struct fragment<SHK_CUDA_BF16> {
     enum { TILE = 2048 };
     __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
         for (int i = 0; i < 4; i++) w[i / 2][i % 2] = stream16(at + group * TILE + i * 512 + lane * 16);
+    }
+    /* From shared memory, where the tile lies at `at`. */
+    __device__ __forceinline__ void take(const char *at, unsigned lane) {
+        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = *(const uint4 *)(at + i * 512 + lane * 16);
     }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         out[0][0] = w[h][0].x, out[0][1] = w[h][1].x, out[0][2] = w[h][0].y, out[0][3] = w[h][1].y;
@@ -100,6 +122,12 @@ template <> struct fragment<SHK_CUDA_Q8> {
         for (int i = 0; i < 2; i++) {
             w[i] = stream16(at + group * TILE + i * 512 + lane * 16);
             d[i] = __ldg((const uint32_t *)(at + group * TILE + 1024) + lane / 4 + i * 8);
+        }
+    }
+    __device__ __forceinline__ void take(const char *at, unsigned lane) {
+        for (int i = 0; i < 2; i++) {
+            w[i] = *(const uint4 *)(at + i * 512 + lane * 16);
+            d[i] = ((const uint32_t *)(at + 1024))[lane / 4 + i * 8];
         }
     }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
@@ -130,6 +158,12 @@ template <> struct fragment<SHK_CUDA_Q4> {
             d[i] = __ldg((const uint32_t *)(at + group * TILE + 512) + lane / 4 + i * 8);
         }
     }
+    __device__ __forceinline__ void take(const char *at, unsigned lane) {
+        for (int i = 0; i < 2; i++) {
+            w[i] = *(const uint2 *)(at + i * 256 + lane * 8);
+            d[i] = ((const uint32_t *)(at + 512))[lane / 4 + i * 8];
+        }
+    }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         for (int r = 0; r < 2; r++) {
             uint32_t x = h ? w[r].y : w[r].x;
@@ -142,33 +176,38 @@ template <> struct fragment<SHK_CUDA_Q4> {
     }
 };
 
-/* c += the group's products, for MT tiles of rows and NT of tokens. `x` is where the group of this lane's token (lane / 4) and
- * part (t) begins; `step` bytes lead from 8 tokens to the next 8; `have` tokens of the NT * 8 exist from this lane's on. */
-template <format F, int MT, int NT>
-static __device__ __forceinline__ void multiply(float c[MT][NT][4], const fragment<F> w[MT], const char *x, size_t step, int have) {
+/* c += a group's products, for MT tiles of rows and NT of tokens. What a lane needs of half h of the group, of token 8 n + lane / 4,
+ * the values 8 t to 8 t + 7, `x` gives: x(n, h, &hi, &lo). Sums of one token wait for each other, so several take turns. */
+template <format F, int MT, int NT, typename X>
+static __device__ __forceinline__ void multiply(float c[MT][NT][4], const fragment<F> w[MT], X x) {
+    constexpr int TURNS = NT < 4 ? NT : F != SHK_CUDA_BF16 && MT > 1 ? 2 : 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         uint32_t a[MT][2][4];
-        float d[MT][2];
 #pragma unroll
-        for (int m = 0; m < MT; m++) {
-            w[m].a(a[m], h);
-            d[m][0] = w[m].scale(h, 0), d[m][1] = w[m].scale(h, 1);
-        }
+        for (int m = 0; m < MT; m++) w[m].a(a[m], h);
 #pragma unroll
-        for (int n = 0; n < NT; n++) {
-            uint4 hi = {}, lo = {};
-            if (n * 8 < have) {
-                hi = *(const uint4 *)(x + n * step + h * 128);
-                lo = *(const uint4 *)(x + n * step + h * 128 + 64);
-            }
+        for (int n0 = 0; n0 < NT; n0 += TURNS) {
+            uint4 hi[TURNS], lo[TURNS];
+            float blocks[MT][TURNS][4] = {};
 #pragma unroll
-            for (int m = 0; m < MT; m++) {
-                float blocks[4] = {}, *p = F == SHK_CUDA_BF16 ? c[m][n] : blocks;
-                mma(p, a[m][0], hi.x, hi.y), mma(p, a[m][0], lo.x, lo.y);
-                mma(p, a[m][1], hi.z, hi.w), mma(p, a[m][1], lo.z, lo.w);
-                if constexpr (F != SHK_CUDA_BF16)
-                    for (int i = 0; i < 4; i++) c[m][n][i] = fmaf(d[m][i / 2], blocks[i], c[m][n][i]);
+            for (int n = 0; n < TURNS; n++) x(n0 + n, h, &hi[n], &lo[n]);
+#pragma unroll
+            for (int part = 0; part < 4; part++)
+#pragma unroll
+                for (int m = 0; m < MT; m++)
+#pragma unroll
+                    for (int n = 0; n < TURNS; n++) {
+                        const uint4 &b = part % 2 ? lo[n] : hi[n];
+                        mma(F == SHK_CUDA_BF16 ? c[m][n0 + n] : blocks[m][n], a[m][part / 2], part / 2 ? b.z : b.x,
+                            part / 2 ? b.w : b.y);
+                    }
+            if constexpr (F != SHK_CUDA_BF16) {
+#pragma unroll
+                for (int m = 0; m < MT; m++)
+#pragma unroll
+                    for (int n = 0; n < TURNS; n++)
+                        for (int i = 0; i < 4; i++) c[m][n0 + n][i] = fmaf(w[m].scale(h, i / 2), blocks[m][n][i], c[m][n0 + n][i]);
             }
         }
     }
