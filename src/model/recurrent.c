@@ -8,12 +8,11 @@ void shk_mixer_recurrent(shk_model *m, const shk_pass *pass, uint32_t l, float *
     size_t T = pass->T, width = c->lru_width;
 
     m->ops->linear(m->dev, b->ry, n, c->hidden, &w->linear_y, w->linear_y_bias, T);
-    m->ops->gelu_mul(m->dev, b->ry, b->ry, NULL, T * width);
     m->ops->linear(m->dev, b->gi, n, c->hidden, &w->linear_x, w->linear_x_bias, T);
     m->ops->conv1d(m->dev, b->rx, b->gi, w->conv, w->conv_bias, pass, l, width, c->conv_width);
     m->ops->block_linear(m->dev, b->gi, b->rx, &w->input_gate, w->input_gate_bias, c->lru_blocks, T);
     m->ops->block_linear(m->dev, b->ga, b->rx, &w->recurrence_gate, w->recurrence_gate_bias, c->lru_blocks, T);
     m->ops->rglru(m->dev, b->rx, b->rx, b->gi, b->ga, w->lambda, pass, l, width);
-    m->ops->mul(m->dev, b->rx, b->rx, b->ry, T * width);
-    m->ops->linear(m->dev, y, b->rx, width, &w->linear_out, w->linear_out_bias, T);
+    m->ops->gelu_mul(m->dev, b->ry, b->ry, b->rx, T * width);
+    m->ops->linear(m->dev, y, b->ry, width, &w->linear_out, w->linear_out_bias, T);
 }
