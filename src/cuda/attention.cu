@@ -1,46 +1,130 @@
 /* Attention over everything or a window: a block takes the heads of a group, of one row or a few neighbours of one sequence, over a
- * chunk of positions whose borders are multiples of the chunk's length; then the chunks are put together, in order. */
-#include "cuda/rings.cuh"
+ * chunk of positions whose borders are multiples of the chunk's length; the last block of a row puts its chunks together. What is
+ * added up by warps is dealt out to them by position in the chunk, and chunks by number: a row's sums have one order whatever rows
+ * are beside it. */
+#include "cuda/heads.cuh"
 
-enum { ATTEND_THREADS = 256, QUERIES = 8, GROUP_HEADS = 16, ATTEND_SHARED = 32 << 10 };
+enum { ATTEND_THREADS = 256, WARPS = ATTEND_THREADS / 32, QUERIES = 8, GROUP_HEADS = 16, AT_ONCE = 4, ATTEND_SHARED = 32 << 10 };
 
 static __device__ __forceinline__ uint64_t first_visible(uint64_t pos, uint32_t window) {
     return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
 /* How a block's share of the queries is found: `cuts` blocks for each key head, of GROUP_HEADS heads of its group at most; `rows`
- * rows, all of one sequence if more than one. */
+ * rows, all of one sequence if more than one. at_once: queries whose values are added up together. */
 typedef struct attend_shape {
-    uint32_t row0, T, rows, chunks, cuts;
+    uint32_t row0, T, rows, chunks, cuts, at_once;
 } attend_shape;
 
-/* parts: for each row, head and chunk: the sum of weights, their largest exponent, the weighted sum of values [head_dim]. Positions
- * count from the chunk's beginning, so that a sum has one order whatever rows are beside each other. */
-template <shk_type KV>
-__global__ void __launch_bounds__(ATTEND_THREADS) attend(float *parts, attention_args a, attend_shape shape) {
-    extern __shared__ __align__(16) float q[]; /* [queries, head_dim]; a query is a row and a head */
-    __shared__ float scores[GROUP_HEADS][ATTENTION_CHUNK];
+/* Of a row, head and chunk in memory: the weighted sum of values [head_dim, rounded up to fours], the sum of weights, their largest
+ * exponent. */
+static __host__ __device__ constexpr size_t part_floats(uint32_t D) { return (D + 3) / 4 * 4 + 4; }
+
+/* What a block works on. A query is a row and a head: number i is of row `row` + i / heads, head `head` + i % heads. */
+typedef struct share {
+    uint32_t row, head, heads, queries, D;
+    uint64_t pos; /* of the first row */
+} share;
+
+/* A sum of a query's values, by the warps' sums red [at_once, WARPS, D]: f(query, dim, sum). */
+template <typename F>
+static __device__ __forceinline__ void add_warps(const float *red, uint32_t i0, uint32_t at_once, const share &b, F f) {
+    __syncthreads();
+    for (uint32_t x = threadIdx.x; x < at_once * b.D; x += ATTEND_THREADS) {
+        uint32_t i = x / b.D, d = x % b.D;
+        if (i0 + i >= b.queries) break;
+        float v[WARPS], sum = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) v[w] = red[(i * WARPS + w) * b.D + d];
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) sum += v[w];
+        f(i0 + i, d, sum);
+    }
+    __syncthreads();
+}
+
+/* The chunks of the block's rows, in memory, to o. */
+static __device__ void join_chunks(float *o, const float *parts, float *red, const attention_args &a, const attend_shape &shape,
+                                   const share &b) {
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, D4 = (b.D + 3) / 4 * 4;
+    size_t each = part_floats(b.D);
+    __shared__ float sums[AT_ONCE];
+    for (uint32_t i0 = 0; i0 < b.queries; i0 += shape.at_once) {
+        for (uint32_t u = 0; u < shape.at_once && i0 + u < b.queries; u++) {
+            uint32_t r = (i0 + u) / b.heads, head = b.head + (i0 + u) % b.heads;
+            uint64_t pos = b.pos + r;
+            uint32_t n = (uint32_t)(pos / ATTENTION_CHUNK - first_visible(pos, a.window) / ATTENTION_CHUNK) + 1;
+            const float *part = parts + ((size_t)(b.row + r - shape.row0) * a.heads + head) * shape.chunks * each;
+            float top = -INFINITY, sum = 0;
+            for (uint32_t c = lane; c < n; c += 32) top = fmaxf(top, __ldcg(part + c * each + D4 + 1));
+            top = warp_max(top);
+            for (uint32_t c = lane; c < n; c += 32)
+                sum = fmaf(__ldcg(part + c * each + D4), expf(__ldcg(part + c * each + D4 + 1) - top), sum);
+            sum = warp_sum(sum);
+            if (!threadIdx.x) sums[u] = sum;
+            for (uint32_t d = lane * 4; d < D4; d += 128) {
+                float v[4] = {};
+#pragma unroll 8
+                for (uint32_t c = warp; c < n; c += WARPS) {
+                    float4 p = __ldcg((const float4 *)(const void *)(part + c * each + d));
+                    float weight = expf(__ldcg(part + c * each + D4 + 1) - top);
+                    v[0] = fmaf(p.x, weight, v[0]), v[1] = fmaf(p.y, weight, v[1]);
+                    v[2] = fmaf(p.z, weight, v[2]), v[3] = fmaf(p.w, weight, v[3]);
+                }
+                for (uint32_t e = 0; e < 4 && d + e < b.D; e++) red[(u * WARPS + warp) * b.D + d + e] = v[e];
+            }
+        }
+        add_warps(red, i0, shape.at_once, b, [&](uint32_t i, uint32_t d, float v) {
+            o[((size_t)(b.row + i / b.heads) * a.heads + b.head + i % b.heads) * b.D + d] = v / sums[i - i0];
+        });
+    }
+}
+
+/* `jobs`: what is to be done to the heads before, where the block has one row. Shared memory: q [queries, D] and a key and a value
+ * [2, D], then the warps' sums [at_once, WARPS, D] in their place. */
+template <shk_type KV, int N>
+__global__ void __launch_bounds__(ATTEND_THREADS)
+    attend(float *o, float *parts, uint32_t *counters, attention_args a, attend_shape shape, head_jobs jobs, device_work *work) {
+    extern __shared__ __align__(16) float space[];
+    __shared__ float scores[GROUP_HEADS][ATTENTION_CHUNK], sums[GROUP_HEADS];
     let_next_start(); /* what is known of the pass does not change while it runs: it may be read before */
-    uint32_t row = shape.row0 + blockIdx.z * shape.rows, kv = blockIdx.y / shape.cuts, D = a.head_dim, group = a.heads / a.kv_heads;
+    uint32_t kv = blockIdx.y / shape.cuts, D = a.head_dim, group = a.heads / a.kv_heads, row = shape.row0 + blockIdx.z * shape.rows;
     uint32_t head = kv * group + blockIdx.y % shape.cuts * GROUP_HEADS, left = (kv + 1) * group - head;
     uint32_t heads = left < GROUP_HEADS ? left : GROUP_HEADS, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    uint32_t rows = shape.row0 + shape.T - row < shape.rows ? shape.row0 + shape.T - row : shape.rows, queries = rows * heads;
+    uint32_t rows = shape.row0 + shape.T - row < shape.rows ? shape.row0 + shape.T - row : shape.rows;
     const pass_seq *s = &a.pass->seqs[a.pass->rows[row].seq];
     uint64_t pos = a.pass->rows[row].pos, low = first_visible(pos, a.window), top = pos + rows;
+    share b = { row, head, heads, rows * heads, D, pos };
     /* a row's first chunk is the one where what it sees begins: later rows may begin later */
     uint64_t chunk = low / ATTENTION_CHUNK + blockIdx.x, base = chunk * ATTENTION_CHUNK, first = base < low ? low : base;
     if (base >= top) return;
     uint32_t from = (uint32_t)(first - base), n = top - base < ATTENTION_CHUNK ? (uint32_t)(top - base) : ATTENTION_CHUNK;
+    uint32_t blocks = (uint32_t)((top - 1) / ATTENTION_CHUNK - low / ATTENTION_CHUNK) + 1;
     ring_run key(keys(a, s, kv), first), value(values(a, s, kv), first);
+    uint32_t lines = (uint32_t)((key.view.bytes + 127) / 128);
+    for (uint32_t i = threadIdx.x; jobs.n && i < (n - from) * lines; i += ATTEND_THREADS) { /* on their way while q is made */
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(key[i / lines] + i % lines * 128));
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(value[i / lines] + i % lines * 128));
+    }
     wait_for_previous();
-    for (uint32_t i = threadIdx.x; i < queries * D; i += ATTEND_THREADS)
-        q[i] = a.q[((size_t)(row + i / D / heads) * a.heads + head + i / D % heads) * D + i % D];
+    if (jobs.n) finish_heads(space, space + heads * D, jobs, a, s, row, head, heads, kv, chunk == pos / ATTENTION_CHUNK);
+    else
+        for (uint32_t i = threadIdx.x; i < b.queries * D; i += ATTEND_THREADS)
+            space[i] = a.q[((size_t)(row + i / D / heads) * a.heads + head + i / D % heads) * D + i % D];
     __syncthreads();
-    score<KV>(scores[0] + from, ATTENTION_CHUNK, q, queries, D, key, n - from, D, a.softcap);
+    score<KV, N>(scores[0] + from, ATTENTION_CHUNK, space, b.queries, D, key, n - from, D, a.softcap);
     __syncthreads();
-    for (uint32_t i = warp; i < queries; i += ATTEND_THREADS / 32) {
+    size_t each = part_floats(D), D4 = each - 4;
+    auto part_of = [&](uint32_t i) { /* NULL: the chunk is none of the query's */
+                                     uint32_t r = i / heads;
+                                     uint64_t mine = first_visible(pos + r, a.window) / ATTENTION_CHUNK;
+                                     size_t at = ((size_t)(row + r - shape.row0) * a.heads + head + i % heads) * shape.chunks +
+                                                 (chunk - mine);
+                                     return chunk < mine || pos + r < base ? (float *)NULL : parts + at * each;
+    };
+    for (uint32_t i = warp; i < b.queries; i += WARPS) {
         uint32_t r = i / heads;
-        uint64_t mine = first_visible(pos + r, a.window), mine_chunk = mine / ATTENTION_CHUNK;
+        uint64_t mine = first_visible(pos + r, a.window);
         uint32_t begin = mine > base ? (uint32_t)(mine - base) : 0, end = pos + r + 1 > base ? (uint32_t)(pos + r + 1 - base) : 0;
         if (begin < from) begin = from;
         if (end > n) end = n;
@@ -52,52 +136,52 @@ __global__ void __launch_bounds__(ATTEND_THREADS) attend(float *parts, attention
         for (uint32_t j = lane; j < n; j += 32)
             if (j >= from) sum += scores[i][j] = j >= begin && j < end ? expf(scores[i][j] - most) : 0.0f;
         sum = warp_sum(sum);
-        float *out =
-            parts + (((size_t)(row + r - shape.row0) * a.heads + head + i % heads) * shape.chunks + (chunk - mine_chunk)) * (D + 2);
-        if (!lane && begin < end) out[0] = sum, out[1] = most;
+        float *out = part_of(i);
+        if (lane) continue;
+        sums[i] = sum;
+        if (out && blocks > 1) out[D4] = sum, out[D4 + 1] = most;
     }
     __syncthreads();
-    for (uint32_t i = 0; i < queries; i += 4)
-        for (uint32_t d = threadIdx.x; d < D; d += ATTEND_THREADS) {
-            float o[4] = {};
-#pragma unroll 16
-            for (uint32_t j = from; j < n; j++) {
-                float v = kv_get<KV>(value[j - from], d);
+    for (uint32_t i0 = 0; i0 < b.queries; i0 += shape.at_once) {
+        for (uint32_t d = lane * N; d < D; d += 32 * N) {
+            constexpr uint32_t EACH = ATTENTION_CHUNK / WARPS;
+            kv_run<KV, N> v[EACH];
+            float sum[AT_ONCE][N] = {};
 #pragma unroll
-                for (uint32_t u = 0; u < 4; u++) o[u] = fmaf(scores[i + u < queries ? i + u : i][j], v, o[u]);
+            for (uint32_t u = 0; u < EACH; u++)
+                if (uint32_t j = u * WARPS + warp; j >= from && j < n) v[u].load(value[j - from], d);
+#pragma unroll
+            for (uint32_t u = 0; u < EACH; u++) {
+                uint32_t j = u * WARPS + warp;
+                if (j < from || j >= n) continue;
+                float one[N];
+                v[u].get(one);
+#pragma unroll
+                for (uint32_t i = 0; i < AT_ONCE; i++) {
+                    if (i >= shape.at_once || i0 + i >= b.queries) break;
+#pragma unroll
+                    for (int e = 0; e < N; e++) sum[i][e] = fmaf(scores[i0 + i][j], one[e], sum[i][e]);
+                }
             }
-            for (uint32_t u = 0; u < 4 && i + u < queries; u++) {
-                uint32_t r = (i + u) / heads;
-                uint64_t mine = first_visible(pos + r, a.window), mine_chunk = mine / ATTENTION_CHUNK;
-                if (chunk < mine_chunk || pos + r < base) continue;
-                parts[(((size_t)(row + r - shape.row0) * a.heads + head + (i + u) % heads) * shape.chunks + (chunk - mine_chunk)) *
-                          (D + 2) +
-                      2 + d] = o[u];
-            }
+#pragma unroll
+            for (uint32_t i = 0; i < AT_ONCE; i++)
+                if (i < shape.at_once) put_floats<N>(space + (i * WARPS + warp) * D + d, sum[i]);
         }
-}
-
-__global__ void __launch_bounds__(128)
-    join_chunks(float *o, const float *parts, attention_args a, uint32_t row0, uint32_t chunks, device_work *work) {
-    let_next_start();
-    uint32_t row = row0 + blockIdx.y, head = blockIdx.x, D = a.head_dim;
-    uint64_t pos = a.pass->rows[row].pos, low = first_visible(pos, a.window);
-    wait_for_previous();
-    uint32_t n = (uint32_t)(pos / ATTENTION_CHUNK - low / ATTENTION_CHUNK) + 1;
-    const float *part = parts + ((size_t)blockIdx.y * a.heads + head) * chunks * (D + 2);
-    float top = -INFINITY, sum = 0;
-    for (uint32_t c = 0; c < n; c++) top = fmaxf(top, part[(size_t)c * (D + 2) + 1]);
-    for (uint32_t c = 0; c < n; c++) sum = fmaf(part[(size_t)c * (D + 2)], expf(part[(size_t)c * (D + 2) + 1] - top), sum);
-    for (uint32_t d = threadIdx.x; d < D; d += 128) {
-        float v = 0;
-        for (uint32_t c = 0; c < n; c++) v = fmaf(part[(size_t)c * (D + 2) + 2 + d], expf(part[(size_t)c * (D + 2) + 1] - top), v);
-        o[((size_t)row * a.heads + head) * D + d] = v / sum;
+        add_warps(space, i0, shape.at_once, b, [&](uint32_t i, uint32_t d, float v) {
+            float *out = part_of(i);
+            if (blocks == 1) o[((size_t)(row + i / heads) * a.heads + head + i % heads) * D + d] = v / sums[i];
+            else if (out) out[d] = v;
+        });
     }
-    if (!threadIdx.x && !head) {
-        unsigned long long dims = (pos + 1 - low) * 2 * D;
-        atomicAdd(&work->state_bytes, (unsigned long long)((double)(dims * a.kv_heads) * a.value_bytes));
-        atomicAdd(&work->flops, 2 * dims * a.heads);
+    if (blocks > 1) {
+        if (!is_last(&counters[blockIdx.z * gridDim.y + blockIdx.y], blocks)) return;
+        join_chunks(o, parts, space, a, shape, b);
     }
+    if (threadIdx.x || blockIdx.y) return;
+    unsigned long long dims = 0;
+    for (uint32_t r = 0; r < rows; r++) dims += (pos + r + 1 - first_visible(pos + r, a.window)) * 2 * D;
+    atomicAdd(&work->state_bytes, (unsigned long long)((double)(dims * a.kv_heads) * a.value_bytes));
+    atomicAdd(&work->flops, 2 * dims * a.heads);
 }
 
 __global__ void __launch_bounds__(64) put_in_rings(attention_args a) {
@@ -109,7 +193,7 @@ __global__ void __launch_bounds__(64) put_in_rings(attention_args a) {
 
 void cuda_put_in_rings(shk_cuda *cu, const attention_args &a) { launch(cu, put_in_rings, dim3(a.kv_heads, cu->T), 64, 0, a); }
 
-void cuda_attend(shk_cuda *cu, const cuda_op *op, bool written) {
+void cuda_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, bool written) {
     const shk_attention *at = &op->at;
     attention_args a = { op->x,
                          op->a,
@@ -125,25 +209,28 @@ void cuda_attend(shk_cuda *cu, const cuda_op *op, bool written) {
                          (float)kv_bytes(op->kv, 32) / 32 };
     if (at->write && !written) cuda_put_in_rings(cu, a);
     uint32_t chunks = (uint32_t)(cu->reach / ATTENTION_CHUNK), group = a.heads / a.kv_heads,
-             heads = (uint32_t)smaller(group, GROUP_HEADS);
+             heads = (uint32_t)smaller(group, GROUP_HEADS), D = a.head_dim;
     if (a.window && chunks > a.window / ATTENTION_CHUNK + 2) chunks = a.window / ATTENTION_CHUNK + 2;
     float *parts = (float *)(void *)cu->scratch;
-    size_t each = (size_t)chunks * a.heads * (a.head_dim + 2) * sizeof(float);
-    attend_shape shape = { 0, 0, cu->n_seqs == 1 && heads < QUERIES ? QUERIES / heads : 1, chunks, blocks_for(group, GROUP_HEADS) };
-    while (shape.rows > 1 && shape.rows * heads * a.head_dim * sizeof(float) > ATTEND_SHARED) shape.rows--;
-    uint32_t rows = (uint32_t)(cu->scratch_bytes / each);
+    size_t each = (size_t)chunks * a.heads * part_floats(D) * sizeof(float), row_bytes = heads * D * sizeof(float);
+    attend_shape shape = { 0, 0, 1, chunks, blocks_for(group, GROUP_HEADS), (uint32_t)(D <= 256 ? AT_ONCE : 1) };
+    if (cu->n_seqs == 1 && heads < QUERIES) shape.rows = QUERIES / heads;
+    while (shape.rows > 1 && shape.rows * row_bytes > ATTEND_SHARED) shape.rows--;
+    size_t shared = shape.rows * row_bytes + 2 * D * sizeof(float), sums = shape.at_once * WARPS * D * sizeof(float);
+    uint32_t rows = (uint32_t)smaller(cu->scratch_bytes / each, COUNTERS / (a.kv_heads * shape.cuts));
     if (!rows) cuda_note(cu, cudaErrorMemoryAllocation);
     for (; rows && shape.row0 < cu->T; shape.row0 += rows) {
         shape.T = (uint32_t)smaller(rows, cu->T - shape.row0);
         dim3 grid(chunks + (shape.rows > 1), a.kv_heads * shape.cuts, blocks_for(shape.T, shape.rows));
-#define CALL(KV) launch(cu, attend<KV>, grid, ATTEND_THREADS, shape.rows *heads *a.head_dim * sizeof(float), parts, a, shape)
-        BY_KV(op->kv, CALL);
+#define CALL(KV, N)                                                                                                                \
+    launch(cu, attend<KV, N>, grid, ATTEND_THREADS, shared > sums ? shared : sums, op->y, parts, cu->counters, a, shape,           \
+           jobs ? *jobs : head_jobs{}, cu->counted)
+        BY_KV(op->kv, D % 8 == 0, CALL);
 #undef CALL
-        launch(cu, join_chunks, dim3(a.heads, shape.T), 128, 0, op->y, (const float *)parts, a, shape.row0, chunks, cu->counted);
     }
 }
 
 size_t cuda_run_attention(shk_cuda *cu, const cuda_op *op, size_t) {
-    cuda_attend(cu, op, false);
+    cuda_attend(cu, op, NULL, false);
     return 1;
 }

@@ -188,7 +188,7 @@ static void describe(shk_cuda *cu, const shk_pass *pass, size_t n_layers) {
     if (pass->n_outputs) memcpy(p->out, pass->outputs, pass->n_outputs * sizeof *p->out);
     cuda_note(cu, cudaMemcpyAsync(cu->pass, p, sizeof *p, cudaMemcpyHostToDevice, cu->stream));
     cuda_note(cu, cudaEventRecord(cu->staged[cu->slot], cu->stream));
-    for (cu->reach = 4 * ATTENTION_CHUNK; cu->reach < reach;) cu->reach *= 2;
+    for (cu->reach = 8 * ATTENTION_CHUNK; cu->reach < reach;) cu->reach *= 2;
     cu->T = (uint32_t)pass->T;
     cu->n_seqs = (uint32_t)pass->n_seqs;
 }
@@ -285,6 +285,7 @@ void cuda_close(void *dev) {
     cudaFree(cu->pass);
     cudaFree(cu->counted);
     cudaFree(cu->scratch);
+    cudaFree(cu->counters);
     cudaFree(cu->scores);
     if (cu->stream) cudaStreamDestroy(cu->stream);
     free(cu->tape);
@@ -333,9 +334,10 @@ static shk_status open_gpu(shk_cuda *cu, shk_error *err) {
     cu->pass = (pass_info *)cuda_alloc(cu, sizeof *cu->pass);
     cu->counted = (device_work *)cuda_alloc(cu, sizeof *cu->counted);
     cu->scratch = (char *)cuda_alloc(cu, cu->scratch_bytes = SCRATCH_BYTES);
+    cu->counters = (uint32_t *)cuda_alloc(cu, COUNTERS * sizeof *cu->counters);
     cu->tape = (cuda_op *)shk_calloc(TAPE_OPS, sizeof *cu->tape);
     cuda_linear_setup(cu);
-    if (!cu->pass || !cu->counted || !cu->scratch || !cu->tape) cuda_note(cu, cudaErrorMemoryAllocation);
+    if (!cu->pass || !cu->counted || !cu->scratch || !cu->counters || !cu->tape) cuda_note(cu, cudaErrorMemoryAllocation);
     return status_of(cu, err);
 }
 

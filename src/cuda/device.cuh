@@ -139,18 +139,19 @@ typedef struct shk_cuda {
 
     char *scratch; /* what does not live between ops: partial sums */
     size_t scratch_bytes;
-    float *scores; /* spark attention: [pairs, positions] scores and as many ids */
+    uint32_t *counters; /* [COUNTERS] of blocks that are done with something; 0 between kernels */
+    float *scores;      /* spark attention: [pairs, positions] scores and as many ids */
     uint64_t positions;
     size_t pairs;
     void *owned[4096]; /* device copies of weights */
     size_t n_owned;
 
-    bool bf16; /* training: of activations, and of what is multiplied */
+    bool bf16;                 /* training: of activations, and of what is multiplied */
     struct train_state *train; /* train.cu; NULL until training begins */
 } shk_cuda;
 
 /* Positions of attention that one block works on: parts of a sequence with borders at its multiples. */
-enum { ATTENTION_CHUNK = 128, SCRATCH_BYTES = 256 << 20 };
+enum { ATTENTION_CHUNK = 64, SCRATCH_BYTES = 256 << 20, COUNTERS = 1 << 16 };
 
 static inline unsigned blocks_for(size_t n, size_t each) { return (unsigned)((n + each - 1) / each); }
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -184,10 +185,6 @@ cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run
 
 /* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
 size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);
-/* An attention whose keys and values are in the rings already. */
-void cuda_attend(shk_cuda *cu, const cuda_op *op, bool written);
-void cuda_spark_attend(shk_cuda *cu, const cuda_op *op, bool written);
-
 /* Rows of device memory, as shk_cuda_pack_row makes them, into tiles. `rows` but for the last call of a matrix a multiple of 16. */
 void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f);
 
@@ -284,6 +281,21 @@ static __device__ uint32_t block_before(uint32_t v, uint32_t *total, uint32_t *s
     __syncthreads();
     *total = all;
     return before + sum - v;
+}
+
+/* Is this block the last of `n` that have written something to memory? It sees what all have written (by __ldcg), and the counter
+ * is 0 again. */
+static __device__ bool is_last(uint32_t *counter, uint32_t n) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (!threadIdx.x) {
+        last = atomicAdd(counter, 1) == n - 1;
+        if (last) *counter = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }
 
 /* How many threads before this one say yes, and how many do in all. `space` [32]. */

@@ -1,27 +1,8 @@
 /* What lies between the products of an attention and the attention: each head's norm, its scale, its rotations, and the way into
  * the rings. A run of ops on the tape becomes one kernel, a warp for each head of a row. */
-#include "cuda/rings.cuh"
+#include "cuda/heads.cuh"
 
-enum { HEADS_THREADS = 256, ROPES = 2 };
-
-/* What is done to the heads of one tensor [T, heads, head_dim], in this order. */
-typedef struct head_job {
-    float *x;
-    uint32_t heads, n_ropes;
-    bool normed;
-    const float *norm; /* NULL: ones */
-    float eps, scale;
-    struct {
-        const float *table;
-        uint32_t half, offset;
-    } ropes[ROPES];
-} head_job;
-
-typedef struct head_jobs {
-    head_job of[3]; /* q, k, v */
-    uint32_t n, heads;
-    bool write; /* k and v go into the rings */
-} head_jobs;
+enum { HEADS_THREADS = 256 };
 
 __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(head_jobs jobs, attention_args a, uint32_t T) {
     extern __shared__ float space[]; /* [warps, head_dim] */
@@ -32,30 +13,11 @@ __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(head_jobs jobs, at
     if (row >= T) return; /* not in the first block, which waits */
     while (which + 1 < jobs.n && head >= jobs.of[which].heads) head -= jobs.of[which++].heads;
     const head_job *j = &jobs.of[which];
-    float *x = j->x + ((size_t)row * j->heads + head) * D, squares = 0;
     const pass_row *p = &a.pass->rows[row];
     const pass_seq *s = &a.pass->seqs[p->seq];
     wait_for_previous();
-    for (uint32_t d = lane; d < D; d += 32) {
-        v[d] = x[d];
-        squares = fmaf(v[d], v[d], squares);
-    }
-    if (j->normed) {
-        float scale = rsqrtf(warp_sum(squares) / (float)D + j->eps);
-        for (uint32_t d = lane; d < D; d += 32) v[d] = v[d] * scale * (j->norm ? j->norm[d] : 1.0f);
-    }
-    for (uint32_t d = lane; d < D; d += 32) v[d] *= j->scale;
-    __syncwarp();
-    for (uint32_t r = 0; r < j->n_ropes; r++) {
-        uint32_t half = j->ropes[r].half;
-        const float *c = j->ropes[r].table + (size_t)row * 2 * half;
-        for (uint32_t d = lane; d < half; d += 32) {
-            float *p = v + j->ropes[r].offset + d, p0 = p[0], p1 = p[half];
-            p[0] = p0 * c[d] - p1 * c[half + d];
-            p[half] = p1 * c[d] + p0 * c[half + d];
-        }
-    }
-    __syncwarp();
+    finish_head(v, j, row, head, D);
+    float *x = j->x + ((size_t)row * j->heads + head) * D;
     for (uint32_t d = lane; d < D; d += 32) x[d] = v[d];
     if (which && jobs.write) put_in_ring(a, p, s, head, which == 2, v);
 }
@@ -102,12 +64,15 @@ size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left) {
     }
     for (size_t i = 0; i < n; i++)
         if (!take(&jobs, op + i, D)) return 0;
-    attention_args a = {};
-    a.pass = cu->pass, a.head_dim = D, a.kv_heads = (uint32_t)at->kv_heads, a.rank = spark ? (uint32_t)at->rank : 0,
-    a.layer = (uint32_t)at->layer;
-    launch(cu, heads_kernel, dim3(blocks_for((size_t)cu->T * jobs.heads, HEADS_THREADS / 32)), HEADS_THREADS,
-           HEADS_THREADS / 32 * D * sizeof(float), jobs, a, cu->T);
-    if (spark) cuda_spark_attend(cu, end, jobs.write);
-    else cuda_attend(cu, end, jobs.write);
+    bool alone = cu->T == cu->n_seqs; /* each token is its sequence's only one: its blocks may do this too */
+    if (!alone) {
+        attention_args a = {};
+        a.pass = cu->pass, a.head_dim = D, a.kv_heads = (uint32_t)at->kv_heads, a.rank = spark ? (uint32_t)at->rank : 0,
+        a.layer = (uint32_t)at->layer;
+        launch(cu, heads_kernel, dim3(blocks_for((size_t)cu->T * jobs.heads, HEADS_THREADS / 32)), HEADS_THREADS,
+               HEADS_THREADS / 32 * D * sizeof(float), jobs, a, cu->T);
+    }
+    if (spark) cuda_spark_attend(cu, end, alone ? &jobs : NULL, jobs.write);
+    else cuda_attend(cu, end, alone ? &jobs : NULL, jobs.write);
     return n + 1;
 }

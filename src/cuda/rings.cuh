@@ -22,24 +22,67 @@ static __host__ __device__ constexpr size_t kv_bytes(shk_type type, size_t dim) 
     return type == SHK_F32 ? dim * 4 : type == SHK_BF16 ? dim * 2 : dim / KV_BLOCK * KV_BLOCK_BYTES;
 }
 
-/* Value i of a row; values i to i + 3, i a multiple of 4. */
+/* Value i of a row. */
 template <shk_type KV> static __device__ __forceinline__ float kv_get(const char *row, uint32_t i) {
     if constexpr (KV == SHK_F32) return ((const float *)(const void *)row)[i];
     if constexpr (KV == SHK_BF16) return __uint_as_float((uint32_t)((const uint16_t *)(const void *)row)[i] << 16);
     const char *block = row + i / KV_BLOCK * KV_BLOCK_BYTES;
     return __half2float(*(const __half *)(const void *)block) * (float)*(const int8_t *)(block + 2 + i % KV_BLOCK);
 }
-template <shk_type KV> static __device__ __forceinline__ float4 kv_get4(const char *row, uint32_t i) {
-    if constexpr (KV == SHK_F32) return *(const float4 *)(const void *)(row + i * 4);
-    if constexpr (KV == SHK_BF16) {
-        uint2 w = *(const uint2 *)(const void *)(row + i * 2);
-        return make_float4(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xffff0000u), __uint_as_float(w.y << 16),
-                           __uint_as_float(w.y & 0xffff0000u));
+
+/* Values i to i + N - 1 of a row, N 1 or 8, as they are there: what is loaded early and used later. */
+template <shk_type KV, int N> struct kv_run;
+template <shk_type KV> struct kv_run<KV, 1> {
+    float v;
+    __device__ __forceinline__ void load(const char *row, uint32_t i) { v = kv_get<KV>(row, i); }
+    __device__ __forceinline__ void get(float out[1]) const { out[0] = v; }
+};
+template <> struct kv_run<SHK_F32, 8> {
+    float4 v[2];
+    __device__ __forceinline__ void load(const char *row, uint32_t i) {
+        v[0] = *(const float4 *)(const void *)(row + i * 4), v[1] = *(const float4 *)(const void *)(row + i * 4 + 16);
     }
-    const uint16_t *block = (const uint16_t *)(const void *)(row + i / KV_BLOCK * KV_BLOCK_BYTES);
-    uint32_t a = block[1 + i % KV_BLOCK / 2], b = block[2 + i % KV_BLOCK / 2];
-    float d = __half2float(__ushort_as_half(block[0]));
-    return make_float4(d * (float)(int8_t)a, d * (float)(int8_t)(a >> 8), d * (float)(int8_t)b, d * (float)(int8_t)(b >> 8));
+    __device__ __forceinline__ void get(float out[8]) const {
+        for (int h = 0; h < 2; h++) out[4 * h] = v[h].x, out[4 * h + 1] = v[h].y, out[4 * h + 2] = v[h].z, out[4 * h + 3] = v[h].w;
+    }
+};
+template <> struct kv_run<SHK_BF16, 8> {
+    uint4 v;
+    __device__ __forceinline__ void load(const char *row, uint32_t i) { v = *(const uint4 *)(const void *)(row + i * 2); }
+    __device__ __forceinline__ void get(float out[8]) const {
+        uint32_t w[4] = { v.x, v.y, v.z, v.w };
+        for (int h = 0; h < 4; h++) out[2 * h] = __uint_as_float(w[h] << 16), out[2 * h + 1] = __uint_as_float(w[h] & 0xffff0000u);
+    }
+};
+template <> struct kv_run<SHK_Q8_0, 8> {
+    uint16_t v[4], d;
+    __device__ __forceinline__ void load(const char *row, uint32_t i) {
+        const uint16_t *block = (const uint16_t *)(const void *)(row + i / KV_BLOCK * KV_BLOCK_BYTES);
+        d = block[0];
+        for (int h = 0; h < 4; h++) v[h] = block[1 + i % KV_BLOCK / 2 + h];
+    }
+    __device__ __forceinline__ void get(float out[8]) const {
+        float f = __half2float(__ushort_as_half(d));
+        for (int h = 0; h < 4; h++) out[2 * h] = f * (float)(int8_t)v[h], out[2 * h + 1] = f * (float)(int8_t)(v[h] >> 8);
+    }
+};
+
+/* N values in shared memory, where N of 8 is at a multiple of 16 bytes. */
+template <int N> static __device__ __forceinline__ void get_floats(float out[N], const float *from) {
+    if constexpr (N == 8) {
+        float4 a = ((const float4 *)(const void *)from)[0], b = ((const float4 *)(const void *)from)[1];
+        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    } else {
+        out[0] = *from;
+    }
+}
+template <int N> static __device__ __forceinline__ void put_floats(float *to, const float v[N]) {
+    if constexpr (N == 8) {
+        ((float4 *)(void *)to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+        ((float4 *)(void *)to)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    } else {
+        *to = v[0];
+    }
 }
 
 /* Writes a row, by a warp; as shk_quant_row (file/types.h) rounds it. */
@@ -64,7 +107,6 @@ static __device__ __forceinline__ void kv_put(char *row, shk_type type, const fl
 typedef struct ring_view {
     const char *ring; /* slot 0 */
     size_t slots, bytes;
-    bool fours; /* rows may be read by four values */
     __device__ __forceinline__ const char *operator[](uint64_t pos) const {
         return ring + (pos < slots ? pos : pos % slots) * bytes;
     }
@@ -85,7 +127,7 @@ static __device__ __forceinline__ ring_view view(const attention_args &a, const 
                                                  uint32_t dim) {
     const shk_state_layer *l = &s->layers[a.layer];
     size_t bytes = kv_bytes(l->type, dim);
-    return ring_view{ s->state + region + kv * l->ring * bytes, l->ring, bytes, dim % 4 == 0 };
+    return ring_view{ s->state + region + kv * l->ring * bytes, l->ring, bytes };
 }
 
 static __device__ __forceinline__ ring_view keys(const attention_args &a, const pass_seq *s, uint32_t kv) {
@@ -113,39 +155,46 @@ static __device__ __forceinline__ void put_in_ring(const attention_args &a, cons
 /* The same of all rows and heads (attention.cu). */
 void cuda_put_in_rings(shk_cuda *cu, const attention_args &a);
 
-/* A kernel template's instance for what the rings hold. */
-#define BY_KV(type, call)                                                                                                          \
+/* A kernel template's instance for what the rings hold, and whether rows may be read by eight values. */
+#define BY_KV(type, by_eights, call)                                                                                               \
     do {                                                                                                                           \
-        if ((type) == SHK_F32) call(SHK_F32);                                                                                      \
-        else if ((type) == SHK_BF16) call(SHK_BF16);                                                                               \
-        else call(SHK_Q8_0);                                                                                                       \
+        if ((type) == SHK_Q8_0) call(SHK_Q8_0, 8);                                                                                 \
+        else if ((type) == SHK_F32 && (by_eights)) call(SHK_F32, 8);                                                               \
+        else if ((type) == SHK_F32) call(SHK_F32, 1);                                                                              \
+        else if (by_eights) call(SHK_BF16, 8);                                                                                     \
+        else call(SHK_BF16, 1);                                                                                                    \
     } while (0)
 
 /* scores[h][j] = q_h . key(first + j) for `heads` heads (q in shared memory, `ldq` apart) and j < n, soft-capped; eight lanes for a
- * position. ld: from a head's scores to the next's. */
-template <shk_type KV>
+ * position. ld: from a head's scores to the next's. dim: a multiple of N. */
+template <shk_type KV, int N>
 static __device__ __forceinline__ void score(float *scores, size_t ld, const float *q, uint32_t heads, uint32_t ldq,
                                              const ring_run &key, uint32_t n, uint32_t dim, float softcap) {
+    enum { AHEAD = 4 }; /* loads that are under way together: of keys that short, all */
     uint32_t lane = threadIdx.x % 8, groups = blockDim.x / 8;
     for (uint32_t j0 = 0; j0 < n; j0 += groups) { /* whole warps go round together */
         uint32_t j = j0 + threadIdx.x / 8;
-        const char *k = key[j < n ? j : n - 1];
+        const char *row = key[j < n ? j : n - 1];
+        kv_run<KV, N> k[AHEAD];
         for (uint32_t h = 0; h < heads; h += 4) {
             float sum[4] = {};
-            if (key.view.fours) {
-#pragma unroll 4
-                for (uint32_t i = lane * 4; i < dim; i += 32) {
-                    float4 kv = kv_get4<KV>(k, i);
+            for (uint32_t i0 = lane * N; i0 < dim; i0 += AHEAD * 8 * N) {
+#pragma unroll
+                for (int m = 0; m < AHEAD; m++)
+                    if ((!h || dim > AHEAD * 8 * N) && i0 + m * 8 * N < dim) k[m].load(row, i0 + m * 8 * N);
+#pragma unroll
+                for (int m = 0; m < AHEAD; m++) {
+                    if (i0 + m * 8 * N >= dim) break;
+                    float v[N], w[N];
+                    k[m].get(v);
 #pragma unroll
                     for (uint32_t u = 0; u < 4; u++) {
                         if (h + u >= heads) break;
-                        float4 qv = *(const float4 *)(const void *)(q + (h + u) * ldq + i);
-                        sum[u] = fmaf(kv.x, qv.x, fmaf(kv.y, qv.y, fmaf(kv.z, qv.z, fmaf(kv.w, qv.w, sum[u]))));
+                        get_floats<N>(w, q + (h + u) * ldq + i0 + m * 8 * N);
+#pragma unroll
+                        for (int e = 0; e < N; e++) sum[u] = fmaf(v[e], w[e], sum[u]);
                     }
                 }
-            } else {
-                for (uint32_t i = lane; i < dim; i += 8)
-                    for (uint32_t u = 0; u < 4 && h + u < heads; u++) sum[u] = fmaf(kv_get<KV>(k, i), q[(h + u) * ldq + i], sum[u]);
             }
             for (uint32_t u = 0; u < 4 && h + u < heads; u++) {
                 float s = sum[u];
