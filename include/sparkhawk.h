@@ -217,9 +217,11 @@ typedef struct shk_span {
     size_t n;              /* > 0 */
     float *logits;         /* [vocab] for the last token, or [n, vocab] if all_logits; NULL: not wanted */
     int all_logits;
-    /* NULL, or what samples from the logits. Those that it cannot choose may then be -INFINITY, and are where finding that out is
-     * faster than computing them or bringing them from the device: a sampler of these parameters gives the same ids either way. */
-    const struct shk_sampling *sampling;
+    /* NULL, or what chooses the next token: *sampled becomes what shk_sampler_sample would say to the last token's logits. It is
+     * not accepted yet. If `logits` is NULL, those that cannot be chosen need not be computed, and on a GPU the choice is made
+     * there: the id alone comes to the host. A sampler is of the model's vocabulary, may appear once, and not with all_logits. */
+    struct shk_sampler *sampler;
+    int32_t *sampled;
     float *hidden; /* [n, width] what the logits are products of: every token's state behind the final norm; NULL: not wanted */
     /* [layers] the share of a layer's FFN neurons that were active at the last token, -1 where all are; NULL: not wanted */
     float *active;
@@ -227,8 +229,8 @@ typedef struct shk_span {
 
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
  * advancing them one by one, and to any other division of the tokens into calls. A session may appear once. On failure no
- * session has moved, except for SHK_E_NUMERIC, SHK_E_DEVICE and, while recording or on a GPU, SHK_E_MEMORY. Calls on one model from
- * several threads take turns. */
+ * session has moved, except for SHK_E_NUMERIC, SHK_E_DEVICE and, while recording or on a GPU, SHK_E_MEMORY; and for a sampler to
+ * which every token is forbidden (SHK_E_ARGUMENT). Calls on one model from several threads take turns. */
 SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error *err);
 
 /* Active units of the sparse layers, counted since shk_model_record(m, 1), as a JSON object:
@@ -293,8 +295,7 @@ SHK_API void shk_matcher_free(shk_matcher *m); /* NULL is allowed */
  * the tokenizer's vocabulary may not, nor may control tokens; end tokens may where the text is complete. SHK_E_LIMIT: finding it
  * out takes too long, for a schema made so. SHK_E_UNSUPPORTED: no token goes on, for a vocabulary that cannot spell the text. */
 SHK_API shk_status shk_matcher_mask(shk_matcher *m, uint32_t *bits, int32_t vocab, shk_error *err);
-/* The same, put into logits [vocab]: those of tokens that may not come next become -INFINITY. These logits must be all of them: see
- * `sampling` in shk_span. */
+/* The same, put into logits [vocab]: those of tokens that may not come next become -INFINITY. */
 SHK_API shk_status shk_matcher_apply(shk_matcher *m, float *logits, int32_t vocab, shk_error *err);
 /* Goes on by one token. SHK_E_ARGUMENT: it may not come next; the matcher has not moved. An end token of a complete text moves to
  * SHK_MATCH_DONE, where further end tokens may follow. */

@@ -48,6 +48,7 @@ static double now(void) {
 typedef struct subject {
     shk_model *model;
     shk_session *sessions[MAX_BATCH];
+    shk_sampler *samplers[MAX_BATCH]; /* greedy */
     size_t batch;
     float *logits;
     int32_t *tokens; /* [batch, n]: sequences alike would want the same rows of sparse layers */
@@ -62,7 +63,10 @@ typedef struct test {
 } test;
 
 static void subject_close(subject *s) {
-    for (size_t i = 0; i < s->batch; i++) shk_session_free(s->sessions[i]);
+    for (size_t i = 0; i < s->batch + 1 && i < MAX_BATCH; i++) { /* the one that failed may have a sampler */
+        shk_session_free(s->sessions[i]);
+        shk_sampler_free(s->samplers[i]);
+    }
     shk_model_free(s->model);
     free(s->logits);
     free(s->tokens);
@@ -76,8 +80,10 @@ static int subject_open(subject *s, const char *path, const model_args *a, const
     if (shk_model_load(&s->model, path, &params, &err)) return fail("%s", err.message);
     int32_t vocab = shk_model_vocab_size(s->model);
     uint64_t context = shk_model_context(s->model), wanted = t->depth + t->n + 1;
+    const shk_sampling greedy = shk_sampling_default();
     for (; s->batch < t->batch; s->batch++)
-        if (shk_session_new(&s->sessions[s->batch], s->model, context && context < wanted ? wanted : 0, &err))
+        if (shk_sampler_new(&s->samplers[s->batch], &greedy, vocab, &err) ||
+            shk_session_new(&s->sessions[s->batch], s->model, context && context < wanted ? wanted : 0, &err))
             return fail("%s", err.message);
     s->logits = need(NULL, t->batch * (size_t)vocab, sizeof *s->logits);
     s->tokens = need(NULL, t->batch * t->n, sizeof *s->tokens);
@@ -93,11 +99,12 @@ static int subject_open(subject *s, const char *path, const model_args *a, const
 static int measure(subject *s, const test *t, double *seconds) {
     shk_error err;
     shk_span spans[MAX_BATCH];
-    const shk_sampling greedy = shk_sampling_default();
+    int32_t sampled[MAX_BATCH];
     size_t vocab = (size_t)shk_model_vocab_size(s->model);
     for (size_t i = 0; i < t->batch; i++) {
-        spans[i] = (shk_span){ s->sessions[i], s->tokens + i * t->n, t->prefill ? t->n : 1, s->logits + i * vocab, 0,
-                               t->all_logits ? NULL : &greedy };
+        spans[i] = (shk_span){ .session = s->sessions[i], .tokens = s->tokens + i * t->n, .n = t->prefill ? t->n : 1 };
+        if (t->all_logits) spans[i].logits = s->logits + i * vocab;
+        else spans[i].sampler = s->samplers[i], spans[i].sampled = &sampled[i];
         if (shk_session_simulate(s->sessions[i], t->depth, i + 1, &err)) return fail("%s", err.message);
     }
     double start = now();

@@ -11,6 +11,8 @@ typedef struct run {
     const shk_tokenizer *tokenizer;
     shk_sampler *sampler;
     shk_matcher *matcher; /* NULL: any text will do */
+    float *logits;        /* [vocab] for the matcher; NULL without one */
+    int32_t next;         /* what was chosen, not yet part of the text */
     shk_stream text;
     int32_t *tokens;
     size_t n_tokens, room;
@@ -80,31 +82,36 @@ static shk_status check_prompt(const shk_generation *g, const shk_session *s, in
     return SHK_OK;
 }
 
-/* A grammar may leave none of the likeliest tokens: then all logits are wanted. */
-static const shk_sampling *sampling_of(const run *r) { return r->matcher ? NULL : &r->g->sampling; }
+/* Goes on by n tokens. `last`: the next one is chosen, or where a grammar restricts the choice its logits are fetched. */
+static shk_status advance(run *r, shk_session *s, const int32_t *tokens, size_t n, bool last, shk_error *err) {
+    shk_span span = { .session = s, .tokens = tokens, .n = n };
+    if (last && r->matcher) span.logits = r->logits;
+    else if (last) span.sampler = r->sampler, span.sampled = &r->next;
+    return shk_advance(shk_session_model(s), &span, 1, err);
+}
 
 /* In pieces, so that the caller can end it between them. */
-static shk_status prefill(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
+static shk_status prefill(run *r, shk_session *s, shk_error *err) {
     enum { PIECE = 512 };
     for (size_t i = 0; i < r->g->n_prompt && !r->stopped; i += PIECE) {
         size_t n = r->g->n_prompt - i < PIECE ? r->g->n_prompt - i : PIECE;
         bool last = i + n == r->g->n_prompt;
-        shk_status st = shk_advance(m, &(shk_span){ s, r->g->prompt + i, n, last ? logits : NULL, 0, sampling_of(r) }, 1, err);
+        shk_status st = advance(r, s, r->g->prompt + i, n, last, err);
         if (st) return st;
         if (!last) emit(r, false);
     }
     return SHK_OK;
 }
 
-static shk_status decode(run *r, shk_session *s, shk_model *m, float *logits, shk_error *err) {
+static shk_status decode(run *r, shk_session *s, int32_t vocab, shk_error *err) {
     while (!r->stopped && r->n_tokens < r->g->max_tokens) {
-        int32_t id;
-        shk_status st = r->matcher ? shk_matcher_apply(r->matcher, logits, shk_model_vocab_size(m), err) : SHK_OK;
-        if (!st) st = shk_sampler_sample(r->sampler, logits, &id, err);
+        shk_status st = r->matcher ? shk_matcher_apply(r->matcher, r->logits, vocab, err) : SHK_OK;
+        if (!st && r->matcher) st = shk_sampler_sample(r->sampler, r->logits, &r->next, err);
+        int32_t id = r->next;
         if (!st) st = take(r, id, err);
         if (!st && !r->stopped && r->n_tokens < r->g->max_tokens) {
             if (shk_session_context(s) && shk_session_position(s) == shk_session_context(s)) break; /* full: a length stop */
-            st = shk_advance(m, &(shk_span){ s, &id, 1, logits, 0, sampling_of(r) }, 1, err);
+            st = advance(r, s, &id, 1, true, err);
         }
         if (st) return st;
     }
@@ -120,20 +127,20 @@ shk_status shk_generate(shk_session *s, const shk_generation *g, shk_generated *
     if (st) return st;
     for (size_t i = 0; i < g->n_stop; i++)
         if (!*g->stop[i]) return shk_fail(err, SHK_E_ARGUMENT, "stop string %zu is empty", i);
-    float *logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *logits);
-    st = logits && shk_stream_put(&r.text, "", 0) ? SHK_OK : shk_fail(err, SHK_E_MEMORY, "no memory for logits");
+    if (g->grammar) r.logits = shk_calloc((size_t)shk_model_vocab_size(m), sizeof *r.logits);
+    if ((g->grammar && !r.logits) || !shk_stream_put(&r.text, "", 0)) st = shk_fail(err, SHK_E_MEMORY, "no memory for logits");
     if (!st) st = shk_sampler_new(&r.sampler, &g->sampling, shk_model_vocab_size(m), err);
     if (!st && g->grammar) st = shk_matcher_new(&r.matcher, g->grammar, err);
     for (size_t i = 0; !st && i < g->n_prompt; i++) shk_sampler_accept(r.sampler, g->prompt[i]);
     double start = now();
-    if (!st) st = prefill(&r, s, m, logits, err);
+    if (!st) st = prefill(&r, s, err);
     out->prefill_s = now() - start;
     start = now();
-    if (!st) st = decode(&r, s, m, logits, err);
+    if (!st) st = decode(&r, s, shk_model_vocab_size(m), err);
     if (!st) emit(&r, true);
     out->decode_s = now() - start;
     out->stop = r.stop;
-    free(logits);
+    free(r.logits);
     shk_sampler_free(r.sampler);
     shk_matcher_free(r.matcher);
     if (st) {

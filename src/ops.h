@@ -30,11 +30,25 @@ typedef struct shk_wanted {
     double drop;
 } shk_wanted;
 
-/* The largest value of a row and its place; -1: a value is not finite. */
-typedef struct shk_best {
-    float value;
-    int32_t id;
-} shk_best;
+/* What `sample` does to a row of logits: the steps of shk_sampler_sample with its next random number. All 0: the largest is wanted.
+ * Host memory. */
+typedef struct shk_draw {
+    const shk_bias *bias;   /* [n_bias] by id; those of one id are added one after the other */
+    const shk_bias *recent; /* [n_recent] each id once: by repeat_penalty it is divided or multiplied, and then this is added */
+    size_t n_bias, n_recent;
+    float temperature, top_p, min_p, repeat_penalty;
+    int top_k;
+    double u; /* in [0, 1) */
+} shk_draw;
+
+/* What a device has room for: of biases and recent ids in a pass, of top_k in a row where it is below the vocabulary. */
+enum { SHK_DRAW_BIASES = 4096, SHK_DRAW_TOP_K = 1024 };
+
+typedef struct shk_choice {
+    int32_t id;     /* -1: the host must look at the row: no token may be chosen, or there is no room to sort what must be sorted */
+    int32_t finite; /* whether all logits are, before biases */
+    int32_t drawn;  /* whether u was used */
+} shk_choice;
 
 /* Where one layer keeps its part of a session's state: byte offsets from the session's base. Attention: rings of `ring` slots;
  * position p is at slot p % ring. A row is whole blocks of `type`; rows follow each other without a gap. A query sees itself and
@@ -67,6 +81,7 @@ typedef struct shk_pass {
     size_t n_seqs;
     const uint32_t *outputs; /* [n_outputs] rows whose logits are wanted, host memory */
     size_t n_outputs;
+    const shk_draw *draws; /* [n_outputs] what `sample` does; NULL: the largest of each row is wanted */
 } shk_pass;
 
 typedef struct shk_attention {
@@ -116,7 +131,8 @@ typedef struct shk_ops {
     /* Before the ops of a pass, whose sequences have states of n_layers layers. `replay`: every pass of this shape that is begun so
      * has the same ops, with the same arguments but for the pass. true: the device runs them again by itself. */
     bool (*begin)(void *dev, const shk_pass *pass, size_t n_layers, bool replay);
-    /* After them. `wait`: results are there, and failures known; else an error may show after a later pass. */
+    /* After them. `wait`: results are there, and failures known; else an error may show after a later pass, or when this is called
+     * again. */
     shk_status (*end)(void *dev, bool wait, shk_error *err);
     void (*close)(void *dev); /* NULL is allowed */
 
@@ -199,8 +215,9 @@ typedef struct shk_ops {
     void (*match_rms)(void *dev, float *y, const float *x, size_t T, size_t d);
     /* y = tanh(x)                                           [n]; y may be x */
     void (*tanh)(void *dev, float *y, const float *x, size_t n);
-    /* The largest value of each row, the first of equals. NULL where the host finds it as soon.    best [rows]   x [rows, n] */
-    void (*best)(void *dev, shk_best *best, const float *x, size_t rows, size_t n);
+    /* Chooses from the logits of output rows [from, from + rows), adding the biases of their draws to them. NULL where logits are
+     * the host's.                                            choice [rows]   x [rows, n] */
+    void (*sample)(void *dev, shk_choice *choice, float *x, const shk_pass *pass, size_t from, size_t rows, size_t n);
 
     const struct shk_train_ops *train; /* NULL: the device cannot train */
 } shk_ops;

@@ -15,13 +15,16 @@ typedef struct candidate {
 
 struct shk_sampler {
     shk_sampling s;
-    shk_bias *bias;
+    shk_bias *bias; /* [s.n_bias] by id; those of one id in their order */
     int32_t vocab;
     candidate *c;    /* [vocab] */
     float *logits;   /* [vocab] the adjusted copy */
     int32_t *recent; /* ring of the last repeat_last_n tokens */
     size_t n_recent, next;
     uint32_t *count; /* [vocab] how often each is among them */
+    uint32_t *place; /* [vocab] and where in `cost` it then is */
+    shk_bias *cost;  /* [n_cost] each of them once, with what its presence and its appearances add */
+    size_t n_cost;
     uint64_t random[4];
 };
 
@@ -74,6 +77,19 @@ static shk_status check(const shk_sampling *s, int32_t vocab, shk_error *err) {
     return SHK_OK;
 }
 
+/* Copies the biases, by id; those of one id stay in their order. place [vocab] is 0 and used to count. */
+static void sort_biases(shk_sampler *p) {
+    const shk_bias *from = p->s.bias;
+    uint32_t at = 0;
+    for (size_t i = 0; i < p->s.n_bias; i++) p->place[from[i].id]++;
+    for (int32_t id = 0; p->s.n_bias && id < p->vocab; id++) {
+        uint32_t n = p->place[id];
+        p->place[id] = at;
+        at += n;
+    }
+    for (size_t i = 0; i < p->s.n_bias; i++) p->bias[p->place[from[i].id]++] = from[i];
+}
+
 shk_status shk_sampler_new(shk_sampler **out, const shk_sampling *s, int32_t vocab_size, shk_error *err) {
     *out = NULL;
     shk_status st = check(s, vocab_size, err);
@@ -82,17 +98,20 @@ shk_status shk_sampler_new(shk_sampler **out, const shk_sampling *s, int32_t voc
     if (!p) return shk_fail(err, SHK_E_MEMORY, "no memory for a sampler");
     p->s = *s;
     p->vocab = vocab_size;
-    p->bias = shk_memdup(s->bias, s->n_bias * sizeof *s->bias);
+    p->bias = shk_calloc(s->n_bias, sizeof *p->bias);
     p->c = shk_calloc((size_t)vocab_size, sizeof *p->c);
     p->logits = shk_calloc((size_t)vocab_size, sizeof *p->logits);
     p->recent = shk_calloc((size_t)s->repeat_last_n, sizeof *p->recent);
     p->count = shk_calloc((size_t)vocab_size, sizeof *p->count);
+    p->place = shk_calloc((size_t)vocab_size, sizeof *p->place);
+    p->cost = shk_calloc((size_t)(s->repeat_last_n < vocab_size ? s->repeat_last_n : vocab_size), sizeof *p->cost);
     uint64_t seed = s->seed;
     for (int i = 0; i < 4; i++) p->random[i] = splitmix(&seed);
-    if (!p->bias || !p->c || !p->logits || !p->recent || !p->count) {
+    if (!p->bias || !p->c || !p->logits || !p->recent || !p->count || !p->place || !p->cost) {
         shk_sampler_free(p);
         return shk_fail(err, SHK_E_MEMORY, "no memory for a sampler");
     }
+    sort_biases(p);
     *out = p;
     return SHK_OK;
 }
@@ -104,17 +123,35 @@ void shk_sampler_free(shk_sampler *s) {
     free(s->logits);
     free(s->recent);
     free(s->count);
+    free(s->place);
+    free(s->cost);
     free(s);
+}
+
+/* `id` appears once more among the recent tokens (by 1), or once less (-1). */
+static void recount(shk_sampler *s, int32_t id, int by) {
+    if (!s->count[id]) {
+        s->place[id] = (uint32_t)s->n_cost;
+        s->cost[s->n_cost++].id = id;
+    }
+    s->count[id] += (uint32_t)by;
+    shk_bias *cost = &s->cost[s->place[id]];
+    if (s->count[id]) {
+        cost->add = -(s->s.presence_penalty + s->s.frequency_penalty * (float)s->count[id]);
+        return;
+    }
+    *cost = s->cost[--s->n_cost]; /* the last one takes its place */
+    s->place[cost->id] = s->place[id];
 }
 
 void shk_sampler_accept(shk_sampler *s, int32_t id) {
     size_t room = (size_t)s->s.repeat_last_n;
     if (!room || id < 0 || id >= s->vocab) return;
-    if (s->n_recent == room) s->count[s->recent[s->next]]--;
+    if (s->n_recent == room) recount(s, s->recent[s->next], -1);
     else s->n_recent++;
     s->recent[s->next] = id;
     s->next = (s->next + 1) % room;
-    s->count[id]++;
+    recount(s, id, 1);
 }
 
 static bool penalises(const shk_sampling *s) {
@@ -126,11 +163,10 @@ static bool penalises(const shk_sampling *s) {
 static void adjust(shk_sampler *s) {
     for (size_t i = 0; i < s->s.n_bias; i++) s->logits[s->bias[i].id] += s->bias[i].add;
     if (!penalises(&s->s)) return;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        float *l = &s->logits[i];
-        if (!s->count[i]) continue;
+    for (size_t i = 0; i < s->n_cost; i++) {
+        float *l = &s->logits[s->cost[i].id];
         *l = *l > 0 ? *l / s->s.repeat_penalty : *l * s->s.repeat_penalty;
-        *l -= s->s.presence_penalty + s->s.frequency_penalty * (float)s->count[i];
+        *l += s->cost[i].add;
     }
 }
 
@@ -141,12 +177,25 @@ static double near_enough(const shk_sampling *s) {
 }
 
 /* What comes after top-k looks at no more than it leaves; top-p by itself asks for the weight of all. */
-shk_wanted shk_sampling_wants(const shk_sampling *s) {
+shk_wanted shk_sampler_wants(const shk_sampler *p) {
+    const shk_sampling *s = &p->s;
     if (s->n_bias || penalises(s)) return (shk_wanted){ 0 };
     if (s->temperature <= 0) return (shk_wanted){ 1, 0 };
     if (s->top_k > 0) return (shk_wanted){ (size_t)s->top_k, 0 };
-    double drop = s->min_p <= 1 ? near_enough(s) : INFINITY;
+    double drop = near_enough(s);
     return drop < INFINITY ? (shk_wanted){ 1, drop } : (shk_wanted){ 0 };
+}
+
+int32_t shk_sampler_vocab(const shk_sampler *s) { return s->vocab; }
+float *shk_sampler_room(shk_sampler *s) { return s->logits; }
+void shk_sampler_drew(shk_sampler *s) { uniform(s->random); }
+
+shk_draw shk_sampler_draw(const shk_sampler *s) {
+    uint64_t random[4];
+    memcpy(random, s->random, sizeof random);
+    return (shk_draw){ .bias = s->bias, .n_bias = s->s.n_bias, .recent = s->cost, .n_recent = penalises(&s->s) ? s->n_cost : 0,
+                       .temperature = s->s.temperature, .top_p = s->s.top_p, .min_p = s->s.min_p,
+                       .repeat_penalty = s->s.repeat_penalty, .top_k = s->s.top_k, .u = uniform(random) };
 }
 
 static bool before(const candidate *a, const candidate *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }
@@ -274,13 +323,16 @@ static shk_status refuse(const float *l, int32_t vocab, shk_error *err) {
 }
 
 shk_status shk_sampler_sample(shk_sampler *s, const float *logits, int32_t *id, shk_error *err) {
-    const float *l = logits;
-    float best;
     if (s->s.n_bias || penalises(&s->s)) {
-        memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
+        if (logits != s->logits) memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
         adjust(s);
-        l = s->logits;
+        logits = s->logits;
     }
+    return shk_sampler_choose(s, logits, id, err);
+}
+
+shk_status shk_sampler_choose(shk_sampler *s, const float *l, int32_t *id, shk_error *err) {
+    float best;
     if (!largest(l, (size_t)s->vocab, &best) || best == -INFINITY) return refuse(l, s->vocab, err);
     for (*id = 0; l[*id] != best;) ++*id;
     if (s->s.temperature <= 0 || best == INFINITY) return SHK_OK; /* beside an infinity nothing has any weight */

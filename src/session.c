@@ -95,6 +95,19 @@ shk_status shk_session_truncate(shk_session *s, uint64_t position, shk_error *er
 
 /* ---- advancing ---- */
 
+static shk_status check_sampler(const shk_model *m, const shk_span *spans, size_t i, shk_error *err) {
+    const shk_span *sp = &spans[i];
+    if (!sp->sampled || sp->all_logits)
+        return shk_fail(err, SHK_E_ARGUMENT, "span %zu: a sampler needs a place for its token, and has none for more", i);
+    if (shk_sampler_vocab(sp->sampler) != (int32_t)m->config.vocab)
+        return shk_fail(err, SHK_E_ARGUMENT, "span %zu: its sampler is for %d tokens, the model has %u", i,
+                        shk_sampler_vocab(sp->sampler), m->config.vocab);
+    for (size_t j = 0; j < i; j++)
+        if (spans[j].sampler == sp->sampler)
+            return shk_fail(err, SHK_E_ARGUMENT, "spans %zu and %zu have one sampler", j, i);
+    return SHK_OK;
+}
+
 static shk_status check_spans(const shk_model *m, const shk_span *spans, size_t n, shk_error *err) {
     uint32_t vocab = m->config.vocab;
     for (size_t i = 0; i < n; i++) {
@@ -103,6 +116,8 @@ static shk_status check_spans(const shk_model *m, const shk_span *spans, size_t 
         if (!spans[i].n) return shk_fail(err, SHK_E_ARGUMENT, "span %zu has no tokens", i);
         for (size_t j = 0; j < i; j++)
             if (spans[j].session == s) return shk_fail(err, SHK_E_ARGUMENT, "spans %zu and %zu are of one session", j, i);
+        shk_status st = spans[i].sampler ? check_sampler(m, spans, i, err) : SHK_OK;
+        if (st) return st;
         if (s->context && (spans[i].n > s->context || s->pos > s->context - spans[i].n))
             return shk_fail(err, SHK_E_LIMIT, "%zu tokens after %llu do not fit into a context of %llu", spans[i].n,
                             (unsigned long long)s->pos, (unsigned long long)s->context);
@@ -135,11 +150,9 @@ static shk_status advance_group(shk_model *m, const shk_span *spans, size_t n, s
                 bool last = at + 1 == sp->n;
                 shk_output o = { .hidden = sp->hidden ? sp->hidden + at * m->config.hidden : NULL,
                                  .active = last ? sp->active : NULL };
-                if (sp->logits && (sp->all_logits || last)) {
-                    o.logits = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
-                    if (sp->sampling) o.wanted = shk_sampling_wants(sp->sampling);
-                }
-                if (!o.logits && !o.hidden && !o.active) continue;
+                if (sp->logits && (sp->all_logits || last)) o.logits = sp->logits + (sp->all_logits ? at * m->config.vocab : 0);
+                if (last) o.sampler = sp->sampler, o.sampled = sp->sampled;
+                if (!o.logits && !o.sampler && !o.hidden && !o.active) continue;
                 rows[pass.n_outputs] = (uint32_t)(pass.T + j);
                 out[pass.n_outputs++] = o;
             }
@@ -162,7 +175,7 @@ shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error 
     if (st) return st;
     pthread_mutex_lock(&m->lock);
     for (size_t i = 0; !st && i < n; i++)
-        if (spans[i].logits && spans[i].sampling && shk_sampling_wants(spans[i].sampling).k) st = shk_model_coarsen(m, err);
+        if (spans[i].sampler && !spans[i].logits && shk_sampler_wants(spans[i].sampler).k) st = shk_model_coarsen(m, err);
     for (size_t i = 0; !st && i < n; i += SHK_PASS_ROWS)
         st = advance_group(m, spans + i, n - i < SHK_PASS_ROWS ? n - i : SHK_PASS_ROWS, err);
     pthread_mutex_unlock(&m->lock);

@@ -330,6 +330,13 @@ static void make_plan(scheduler *s, plan *p) {
     }
 }
 
+/* Whether the choice is made from all logits, or others need them. A bias that could forbid every token must fail q alone. */
+static bool needs_logits(const scheduler *s, const sequence *q) {
+    bool needed = q->matcher || q->task->request.logprobs || q->sampling.n_bias >= (size_t)shk_model_vocab_size(s->m);
+    for (size_t i = 0; i < s->n_running; i++) needed |= s->running[i]->leader == q;
+    return needed;
+}
+
 /* Where the results go. */
 static void ask(scheduler *s, plan *p) {
     size_t row = 0, width = (size_t)shk_model_width(s->m);
@@ -340,8 +347,9 @@ static void ask(scheduler *s, plan *p) {
         if (q->embeds) {
             span->hidden = s->hidden + row * width;
         } else if (last) {
-            span->logits = q->logits;
-            span->sampling = q->matcher || q->task->request.logprobs ? NULL : &q->sampling; /* NULL: all logits */
+            q->sampled = -1;
+            if (needs_logits(s, q)) span->logits = q->logits;
+            else span->sampler = q->sampler, span->sampled = &q->sampled;
             span->active = q->active;
         }
         row += span->n;

@@ -39,7 +39,7 @@ sequence *sequence_new(task *t, size_t number, shk_model *m) {
     if (!q) return NULL;
     size_t vocab = (size_t)shk_model_vocab_size(m);
     *q = (sequence){ .task = t, .number = number, .embeds = t->request.endpoint == EMBEDDINGS, .n_ids = prompt->n,
-                     .room = prompt->n, .n_prompt = prompt->n, .sampling = t->request.sampling };
+                     .room = prompt->n, .n_prompt = prompt->n, .sampling = t->request.sampling, .sampled = -1 };
     q->sampling.seed = t->seed + number;
     q->text.stop = (const char *const *)t->request.stop;
     q->text.n_stop = t->request.n_stop;
@@ -131,9 +131,11 @@ static void fail_sequence(sequence *q, int status, const char *message) {
     sequence_finish(q, FINISH_FAILED, &e);
 }
 
-/* Chooses a token that the matcher allows. */
+/* Chooses a token that the matcher allows, unless the pass has chosen. */
 static shk_status choose(sequence *q, int32_t *id, shk_error *err) {
     shk_status st = SHK_OK;
+    *id = q->sampled;
+    if (*id >= 0) return SHK_OK;
     if (q->matcher) st = shk_matcher_apply(q->matcher, q->logits, shk_model_vocab_size(shk_session_model(q->session)), err);
     if (!st) st = shk_sampler_sample(q->sampler, q->logits, id, err);
     if (!st && q->matcher) st = shk_matcher_accept(q->matcher, *id, err);

@@ -92,6 +92,7 @@ typedef struct sequence {
     shk_sampler *sampler;
     shk_matcher *matcher; /* NULL: any text will do */
     float *logits; /* [vocab] */
+    int32_t sampled; /* the next token, where the pass has chosen it; -1: it is chosen from the logits */
     float *active; /* [layers] if stats are asked for */
     double *sum;   /* [width] of the hidden states, if it embeds */
     shk_stream text;
@@ -103,7 +104,7 @@ typedef struct sequence {
 sequence *sequence_new(task *t, size_t number, shk_model *m);
 void sequence_free(sequence *q);
 size_t sequence_position(const sequence *q);
-/* Chooses the next token from q->logits, tells the listener, and notices the end: q->finish. */
+/* Takes q->sampled, or chooses the next token from q->logits; tells the listener, and notices the end: q->finish. */
 void sequence_next(sequence *q);
 /* Adds n rows of hidden states. */
 void sequence_embed(sequence *q, const float *hidden, size_t n);

@@ -173,6 +173,25 @@ static const shk_state_layer *layout(shk_cuda *cu, const shk_state_layer *layers
     return cu->layouts[i].device;
 }
 
+/* How output rows choose; returns the bytes of p that are used. */
+static size_t describe_draws(shk_cuda *cu, pass_info *p, const shk_pass *pass) {
+    uint32_t n = 0; /* biases */
+    cu->choosing = 0;
+    for (size_t i = 0; pass->draws && i < pass->n_outputs; i++) {
+        const shk_draw *d = &pass->draws[i];
+        uint32_t recent = n + (uint32_t)d->n_bias, end = recent + (uint32_t)d->n_recent;
+        p->draws[i] = draw_row{ d->u, d->temperature, d->top_p, d->min_p, d->repeat_penalty, d->top_k, n, recent, end };
+        if (d->n_bias) memcpy(p->biases + n, d->bias, d->n_bias * sizeof *d->bias);
+        if (d->n_recent) memcpy(p->biases + recent, d->recent, d->n_recent * sizeof *d->recent);
+        if (end > n) cu->choosing |= CHOOSE_BIASED;
+        if (d->temperature > 0) cu->choosing |= CHOOSE_DRAWN | (d->top_k > 0 || d->top_p < 1 ? CHOOSE_BEST : 0);
+        n = end;
+    }
+    if (!cu->choosing) return offsetof(pass_info, draws);
+    if (!n) return offsetof(pass_info, draws) + pass->n_outputs * sizeof *p->draws;
+    return offsetof(pass_info, biases) + n * sizeof *p->biases;
+}
+
 static void describe(shk_cuda *cu, const shk_pass *pass, size_t n_layers) {
     cu->slot = (cu->slot + 1) % SLOTS;
     cuda_note(cu, cudaEventSynchronize(cu->staged[cu->slot]));
@@ -186,7 +205,7 @@ static void describe(shk_cuda *cu, const shk_pass *pass, size_t n_layers) {
         if (s->pos + s->n > reach) reach = s->pos + s->n;
     }
     if (pass->n_outputs) memcpy(p->out, pass->outputs, pass->n_outputs * sizeof *p->out);
-    cuda_note(cu, cudaMemcpyAsync(cu->pass, p, sizeof *p, cudaMemcpyHostToDevice, cu->stream));
+    cuda_note(cu, cudaMemcpyAsync(cu->pass, p, describe_draws(cu, p, pass), cudaMemcpyHostToDevice, cu->stream));
     cuda_note(cu, cudaEventRecord(cu->staged[cu->slot], cu->stream));
     for (cu->reach = 8 * ATTENTION_CHUNK; cu->reach < reach;) cu->reach *= 2;
     cu->T = (uint32_t)pass->T;
@@ -218,7 +237,7 @@ bool cuda_begin(void *dev, const shk_pass *pass, size_t n_layers, bool replay) {
     describe(cu, pass, n_layers);
     cu->open = cu->whole = replay;
     if (!replay || cu->broken) return false;
-    cu->key = graph_key{ cu->reach, cu->T, cu->n_seqs, (uint32_t)pass->n_outputs, 0 };
+    cu->key = graph_key{ cu->reach, cu->T, cu->n_seqs, (uint32_t)pass->n_outputs, cu->choosing };
     graph *g = find(cu, &cu->key);
     if (!g->exec) return false;
     cu->open = false;

@@ -32,11 +32,25 @@ typedef struct pass_seq {
     uint32_t row, n;
 } pass_seq;
 
+/* shk_draw of an output row; its biases are [bias, recent), then [recent, end) of the pass's. */
+typedef struct draw_row {
+    double u;
+    float temperature, top_p, min_p, repeat_penalty;
+    int32_t top_k;
+    uint32_t bias, recent, end;
+} draw_row;
+
+/* No more of it comes to the device than is used: what few passes have is at the end. */
 typedef struct pass_info {
     pass_row rows[SHK_PASS_ROWS];
     pass_seq seqs[SHK_PASS_ROWS];
     uint32_t out[SHK_PASS_ROWS]; /* rows whose logits are wanted */
+    draw_row draws[SHK_PASS_ROWS];
+    shk_bias biases[SHK_DRAW_BIASES];
 } pass_info;
+
+/* What some output row of a pass has its token chosen by, in bits: the kernels that are needed. */
+enum { CHOOSE_BIASED = 1, CHOOSE_DRAWN = 2 /* by a random number */, CHOOSE_BEST = 4 /* among the best alone */ };
 
 /* What kernels count: bytes of weights and state, operations, where the host cannot know them. */
 typedef struct device_work {
@@ -69,7 +83,7 @@ typedef enum op_kind {
     OP_ALTUP_CORRECT,
     OP_MATCH_RMS,
     OP_TANH,
-    OP_BEST,
+    OP_SAMPLE,
     OP_KINDS
 } op_kind;
 
@@ -79,7 +93,7 @@ typedef struct cuda_op {
     float f;
     float *y;
     const float *x, *a, *b, *c;
-    void *out; /* kept of attention, what best has found */
+    void *out; /* kept of attention, what sample has chosen */
     shk_mat W, V;
     shk_active active;
     shk_attention at;
@@ -95,7 +109,7 @@ enum { TAPE_OPS = 8192, GRAPHS = 32, LAYOUTS = 64, SLOTS = 4, CONSTANTS = 32 };
 /* A pass that was seen before. Its launches depend on these alone. */
 typedef struct graph_key {
     uint64_t reach;
-    uint32_t T, n_seqs, n_out, reserved;
+    uint32_t T, n_seqs, n_out, choosing;
 } graph_key;
 
 typedef struct graph {
@@ -124,7 +138,7 @@ typedef struct shk_cuda {
     pass_info *pass, *staging; /* device; [SLOTS] pinned host memory */
     cudaEvent_t staged[SLOTS];
     unsigned slot;
-    uint32_t T, n_seqs;
+    uint32_t T, n_seqs, choosing;
     uint64_t reach; /* positions that attention may reach in this pass, rounded up so that graphs are few */
     struct {
         shk_state_layer *host, *device;
@@ -181,7 +195,7 @@ typedef size_t cuda_run_fn(shk_cuda *cu, const cuda_op *op, size_t left);
 cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run_spark_attention, cuda_run_conv1d, cuda_run_rglru,
     cuda_run_sparsify, cuda_run_sparse_glu, cuda_run_sparse_up, cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms,
     cuda_run_embed, cuda_run_rmsnorm, cuda_run_add, cuda_run_mul, cuda_run_mul_rows, cuda_run_scale, cuda_run_gather,
-    cuda_run_gelu_mul, cuda_run_softcap, cuda_run_slice, cuda_run_rope_table, cuda_run_rope, cuda_run_tanh, cuda_run_best;
+    cuda_run_gelu_mul, cuda_run_softcap, cuda_run_slice, cuda_run_rope_table, cuda_run_rope, cuda_run_tanh, cuda_run_sample;
 
 /* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
 size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);

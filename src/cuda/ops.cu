@@ -8,7 +8,7 @@ static cuda_run_fn *const run[OP_KINDS] = {
     cuda_run_rope_table, cuda_run_rope,          cuda_run_attention,     cuda_run_spark_attention,
     cuda_run_conv1d,     cuda_run_rglru,         cuda_run_sparsify,      cuda_run_sparse_glu,
     cuda_run_sparse_up,  cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms,
-    cuda_run_tanh,       cuda_run_best,
+    cuda_run_tanh,       cuda_run_sample,
 };
 
 void cuda_flush(shk_cuda *cu) {
@@ -155,8 +155,9 @@ static void altup_correct(void *dev, float *x, const float *activated, const flo
 static void match_rms(void *dev, float *y, const float *x, size_t T, size_t d) { put_rows(dev, OP_MATCH_RMS, y, x, T, d); }
 static void tanh_op(void *dev, float *y, const float *x, size_t n) { put_rows(dev, OP_TANH, y, x, n, 0); }
 
-static void best(void *dev, shk_best *best, const float *x, size_t rows, size_t n) {
-    put_rows(dev, OP_BEST, NULL, x, rows, n)->out = best;
+static void sample(void *dev, shk_choice *choice, float *x, const shk_pass *, size_t from, size_t rows, size_t n) {
+    cuda_op *op = put_rows(dev, OP_SAMPLE, x, NULL, rows, n);
+    op->out = choice, op->n[2] = from;
 }
 
 const shk_ops cuda_ops = {
@@ -198,6 +199,6 @@ const shk_ops cuda_ops = {
     .altup_correct = altup_correct,
     .match_rms = match_rms,
     .tanh = tanh_op,
-    .best = best,
+    .sample = sample,
     .train = &shk_cuda_train_ops,
 };

@@ -1,4 +1,4 @@
-/* Norms, elementwise ops, gathers, rotary embedding, and the choice of the likeliest token. */
+/* Norms, elementwise ops, gathers and rotary embedding. */
 #include "cuda/weights.cuh"
 
 /* ---- rows: a block each ---- */
@@ -185,48 +185,6 @@ __global__ void rope(float *x, const float *table, size_t half, size_t heads, si
     }
 }
 
-/* ---- the likeliest token: the largest of a row, the first of equals, -1 where a value is not finite ---- */
-
-enum { BEST_PARTS = 64 };
-
-/* What is not finite wins. */
-static __device__ shk_best better(shk_best a, shk_best b) {
-    if (a.id < 0 || b.id < 0) return shk_best{ 0, -1 };
-    return b.value > a.value || (b.value == a.value && b.id < a.id) ? b : a;
-}
-
-static __device__ shk_best block_best(shk_best c, shk_best *space) {
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = 16; i; i >>= 1) {
-            shk_best other = { __shfl_xor_sync(0xffffffffu, c.value, i), __shfl_xor_sync(0xffffffffu, c.id, i) };
-            c = better(c, other);
-        }
-        if (pass) break;
-        if (threadIdx.x % 32 == 0) space[threadIdx.x / 32] = c;
-        __syncthreads();
-        c = space[threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0];
-    }
-    return c;
-}
-
-__global__ void __launch_bounds__(256) best_parts(shk_best *parts, const float *x, size_t n) {
-    __shared__ shk_best space[32];
-    in_turn();
-    const float *row = x + blockIdx.y * n;
-    size_t begin = blockIdx.x * n / BEST_PARTS, end = (blockIdx.x + 1) * n / BEST_PARTS;
-    shk_best c = { -INFINITY, INT32_MAX };
-    for (size_t i = begin + threadIdx.x; i < end; i += 256) c = better(c, shk_best{ row[i], isfinite(row[i]) ? (int32_t)i : -1 });
-    c = block_best(c, space);
-    if (!threadIdx.x) parts[blockIdx.y * BEST_PARTS + blockIdx.x] = c;
-}
-
-__global__ void __launch_bounds__(BEST_PARTS) best_of_parts(shk_best *best, const shk_best *parts) {
-    __shared__ shk_best space[32];
-    in_turn();
-    shk_best c = block_best(parts[blockIdx.x * BEST_PARTS + threadIdx.x], space);
-    if (!threadIdx.x) best[blockIdx.x] = c;
-}
-
 /* ---- on the host ---- */
 
 /* [norm] add [norm]: x += y, around it the norms of both, where they follow each other on the tape. */
@@ -332,12 +290,5 @@ size_t cuda_run_rope(shk_cuda *cu, const cuda_op *op, size_t left) {
     size_t used = cuda_run_heads(cu, op, left);
     if (used) return used;
     launch(cu, rope, dim3((unsigned)op->n[1]), 256, 0, op->y, op->x, op->n[0], op->n[2], op->n[3], op->n[4]);
-    return 1;
-}
-
-size_t cuda_run_best(shk_cuda *cu, const cuda_op *op, size_t) {
-    shk_best *parts = (shk_best *)(void *)cu->scratch;
-    launch(cu, best_parts, dim3(BEST_PARTS, (unsigned)op->n[0]), 256, 0, parts, op->x, op->n[1]);
-    launch(cu, best_of_parts, dim3((unsigned)op->n[0]), BEST_PARTS, 0, (shk_best *)op->out, (const shk_best *)parts);
     return 1;
 }

@@ -65,7 +65,8 @@ static void layer(shk_model *m, const shk_pass *pass, uint32_t l) {
     m->ops->add(m->dev, b->x, b->y, T * d);
 }
 
-/* What the output rows [from, from + n) ask for. true: no logits but those that are wanted, which are finite. */
+/* What the output rows [from, from + n) ask for, and the choices of a device that makes them. true: no logits but those that are
+ * wanted, which are finite. */
 static bool head(shk_model *m, const shk_pass *pass, const shk_output *out, size_t from, size_t n) {
     const shk_config *c = &m->config;
     const shk_buffers *b = &m->b;
@@ -74,9 +75,10 @@ static bool head(shk_model *m, const shk_pass *pass, const shk_output *out, size
     shk_wanted wanted[SHK_PASS_ROWS];
     bool some = W->coarse != NULL, any = false;
     for (size_t i = 0; i < n; i++) {
-        wanted[i] = out[from + i].logits ? out[from + i].wanted : (shk_wanted){ 1, 0 };
+        const shk_output *o = &out[from + i];
+        wanted[i] = o->logits ? (shk_wanted){ 0 } : o->sampler ? shk_sampler_wants(o->sampler) : (shk_wanted){ 1, 0 };
         some &= wanted[i].k > 0;
-        any |= out[from + i].logits != NULL;
+        any |= o->logits || o->sampler;
     }
     m->ops->gather(m->dev, b->last, b->x, pass, from, n, c->hidden);
     m->ops->rmsnorm(m->dev, b->last, b->last, m->weights.final_norm, n, c->hidden, (float)c->eps);
@@ -84,7 +86,7 @@ static bool head(shk_model *m, const shk_pass *pass, const shk_output *out, size
     if (some && m->ops->linear_best(m->dev, b->logits, b->last, W, cap, wanted, n)) return true;
     m->ops->linear(m->dev, b->logits, b->last, c->hidden, W, NULL, n);
     if (cap > 0) m->ops->softcap(m->dev, b->logits, n * c->vocab, cap);
-    if (m->ops->best) m->ops->best(m->dev, b->best, b->logits, n, c->vocab);
+    if (m->ops->sample) m->ops->sample(m->dev, b->choice, b->logits, pass, from, n, c->vocab);
     return false;
 }
 
@@ -100,45 +102,62 @@ static bool all_finite(const float *v, size_t n) {
     return finite;
 }
 
-/* All n values are x: copies of a piece that stays in the cache. */
-static void fill(float *v, size_t n, float x) {
-    enum { PIECE = 2048 };
-    size_t done = n < PIECE ? n : PIECE;
-    for (size_t i = 0; i < done; i++) v[i] = x;
-    for (size_t k; done < n; done += k) {
-        k = n - done < PIECE ? n - done : PIECE;
-        memcpy(v + done, v, k * sizeof *v);
+/* What each of n output rows says to a device that chooses, and which of them are chosen there (`there`): those whose logits nobody
+ * else wants, as far as it has room for their biases. */
+static void describe_draws(const shk_model *m, const shk_output *out, size_t n, shk_draw *draws, bool *there) {
+    size_t room = SHK_DRAW_BIASES;
+    for (size_t i = 0; i < n; i++) {
+        draws[i] = (shk_draw){ 0 };
+        there[i] = false;
+        if (!m->ops->sample || !out[i].sampler || out[i].logits) continue;
+        shk_draw d = shk_sampler_draw(out[i].sampler);
+        if (d.n_bias > room || d.n_recent > room - d.n_bias) continue;
+        if (d.top_k > SHK_DRAW_TOP_K && (uint32_t)d.top_k < m->config.vocab) continue;
+        room -= d.n_bias + d.n_recent;
+        draws[i] = d;
+        there[i] = true;
     }
 }
 
-/* Takes row i of the logits from the device; where it has found the best value (`best`), that is all that a greedy choice needs.
- * `some`: what `head` has said. false: a value is not finite, where all are wanted. */
-static bool deliver_logits(shk_model *m, const shk_output *out, size_t i, const shk_best *best, bool some) {
-    float *logits = out->logits;
+/* Row i's token. c: what the device has found in the row, NULL if it is the host's. */
+static shk_status choose(shk_model *m, const shk_output *out, size_t i, const shk_choice *c, bool there, shk_error *err) {
+    shk_sampler *s = out->sampler;
     size_t vocab = m->config.vocab;
-    if (best && best->id >= 0 && out->wanted.k == 1 && out->wanted.drop <= 0) {
-        fill(logits, vocab, -INFINITY);
-        logits[best->id] = best->value;
-        return true;
+    const float *logits = m->b.logits + i * vocab;
+    if (there && c->id >= 0) {
+        *out->sampled = c->id;
+        if (c->drawn) shk_sampler_drew(s);
+        return SHK_OK;
     }
-    m->ops->download(m->dev, logits, m->b.logits + i * vocab, vocab * sizeof *logits);
-    return best ? best->id >= 0 : some || all_finite(logits, vocab);
+    if (out->logits) {
+        logits = out->logits;
+    } else if (c) {
+        m->ops->download(m->dev, shk_sampler_room(s), logits, vocab * sizeof *logits);
+        logits = shk_sampler_room(s);
+    }
+    return (there ? shk_sampler_choose : shk_sampler_sample)(s, logits, out->sampled, err);
 }
 
-/* Gives n rows to whom they belong. */
-static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool some, shk_error *err) {
-    shk_best best[SHK_PASS_ROWS];
-    size_t d = m->config.hidden;
-    bool found = m->ops->best != NULL, finite = true;
-    memset(best, 0xff, sizeof best); /* no ids, should the download fail */
-    if (found) m->ops->download(m->dev, best, m->b.best, n * sizeof *best);
+/* Gives n rows to whom they belong. `some`: what `head` has said; `there`: what the device has chosen. */
+static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool some, const bool *there, shk_error *err) {
+    shk_choice found[SHK_PASS_ROWS] = { 0 }; /* nothing finite, should the download fail */
+    size_t d = m->config.hidden, vocab = m->config.vocab;
+    const shk_choice *c = m->ops->sample ? found : NULL;
+    bool finite = true;
+    shk_status st = SHK_OK;
+    if (c) m->ops->download(m->dev, found, m->b.choice, n * sizeof *found);
     for (size_t i = 0; finite && i < n; i++) {
+        const float *logits = m->b.logits + i * vocab;
         if (out[i].hidden) m->ops->download(m->dev, out[i].hidden, m->b.last + i * d, d * sizeof *out[i].hidden);
         if (out[i].hidden) finite = all_finite(out[i].hidden, d);
-        if (out[i].logits) finite &= deliver_logits(m, &out[i], i, found ? &best[i] : NULL, some);
+        if (out[i].logits) m->ops->download(m->dev, out[i].logits, logits, vocab * sizeof *logits);
+        if (out[i].logits || out[i].sampler) finite &= c ? c[i].finite == 1 : some || all_finite(logits, vocab);
     }
-    if (finite) return SHK_OK;
-    shk_status st = shk_weights_check_finite(shk_model_tensors(m), err);
+    for (size_t i = 0; finite && !st && i < n; i++)
+        if (out[i].sampler) st = choose(m, &out[i], i, c ? &c[i] : NULL, there[i], err);
+    if (finite) return st;
+    st = m->ops->end(m->dev, true, err); /* it may be the device that has failed */
+    if (!st) st = shk_weights_check_finite(shk_model_tensors(m), err);
     return st ? st : shk_fail(err, SHK_E_NUMERIC, "%s: the logits are not finite", m->path);
 }
 
@@ -162,22 +181,28 @@ static shk_status body(shk_model *m, const shk_pass *pass, const shk_output *out
     return SHK_OK;
 }
 
-shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err) {
+shk_status shk_model_forward(shk_model *m, const shk_pass *tokens, const shk_output *out, shk_error *err) {
+    shk_pass with_draws = *tokens, *pass = &with_draws;
+    shk_draw draws[SHK_PASS_ROWS];
+    bool there[SHK_PASS_ROWS];
     size_t n = pass->n_outputs, step = m->ops->logit_rows;
     shk_status st = SHK_OK;
     bool some = false;          /* of the logits are known */
     bool usual = !m->recording; /* a pass whose ops a device may have seen before */
+    describe_draws(m, out, n, draws, there);
+    pass->draws = draws;
     for (size_t i = 0; i < n; i++) usual &= !out[i].hidden && !out[i].active;
     if (!m->ops->begin(m->dev, pass, m->config.n_layers, usual)) {
         st = body(m, pass, out, err);
         if (!st && n) some = head(m, pass, out, 0, n < step ? n : step);
     }
-    shk_status ended = m->ops->end(m->dev, n > 0, st ? NULL : err);
+    bool queued = m->ops->sample && usual; /* the first thing that is waited for is the choices, behind the pass */
+    shk_status ended = m->ops->end(m->dev, n > 0 && !queued, st ? NULL : err);
     if (!st) st = ended;
     for (size_t i = 0; !st && i < n; i += step) {
         size_t rows = n - i < step ? n - i : step;
         if (i) some = head(m, pass, out, i, rows);
-        st = deliver(m, out + i, rows, some, err);
+        st = deliver(m, out + i, rows, some, there + i, err);
     }
     return st;
 }

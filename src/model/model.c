@@ -107,7 +107,7 @@ static size_t place_buffers(shk_model *m, char *base) {
         { &b->kept, T * c->heads },
         { &b->last, m->ops->logit_rows * d },
         { &b->logits, m->ops->logit_rows * c->vocab },
-        { &b->best, m->ops->best ? m->ops->logit_rows * sizeof(shk_best) / 4 : 0 },
+        { &b->choice, m->ops->sample ? m->ops->logit_rows * sizeof(shk_choice) / 4 : 0 },
         { &b->predicted, altup * T * d },
         { &b->activated, altup ? T * d : 0 },
         { &b->laurel, altup ? T * d : 0 },

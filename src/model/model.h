@@ -32,7 +32,7 @@ typedef struct shk_buffers {
     float *ple, *ple_proj; /* [T, layers p] */
     float *ple_gate;       /* [T, p] */
     float *last, *logits;  /* [L, d], [L, V] for L rows of logits at once (shk_ops, logit_rows) */
-    shk_best *best;        /* [L] */
+    shk_choice *choice;    /* [L] */
 } shk_buffers;
 
 /* Counts of active units, kept while recording: one list a layer. */
@@ -75,16 +75,17 @@ shk_status shk_model_prepare(shk_model *m, shk_error *err);
 shk_status shk_model_coarsen(shk_model *m, shk_error *err);
 size_t shk_model_coarse_bytes(const shk_model *m); /* 0: it does not pay */
 
-/* Where the results of an output row go: host memory, NULL where one is not asked for. Logits that are not wanted may be -inf. */
+/* Where the results of an output row go: host memory, NULL where one is not asked for. */
 typedef struct shk_output {
-    float *logits; /* [vocab] */
-    shk_wanted wanted;
+    float *logits;        /* [vocab] */
+    shk_sampler *sampler; /* NULL, or what chooses the next token, */
+    int32_t *sampled;     /* and where that goes */
     float *hidden; /* [d] behind the final norm */
     float *active; /* [layers] share of active FFN neurons, -1: all */
 } shk_output;
 
 /* One pass: updates the sequences' states and gives the results of its output rows, `out` [pass->n_outputs]. The caller holds the
- * lock. Fails only with SHK_E_NUMERIC, SHK_E_DEVICE or, while recording, SHK_E_MEMORY. */
+ * lock. Fails only with SHK_E_NUMERIC, SHK_E_DEVICE, what a sampler says or, while recording, SHK_E_MEMORY. */
 shk_status shk_model_forward(shk_model *m, const shk_pass *pass, const shk_output *out, shk_error *err);
 
 /* ---- the pieces of forward: one file a kind. y, n [T, d]; l counts layers ---- */
@@ -100,8 +101,19 @@ void shk_gemma3n_end(shk_model *m, const shk_pass *pass);
 
 char *shk_session_state(shk_session *s); /* device memory; a test looks into it */
 
-/* The logits that a sampler of these parameters looks at, in sample.c. */
-shk_wanted shk_sampling_wants(const shk_sampling *s);
+/* ---- a sampler as forward sees it, in sample.c ---- */
+
+int32_t shk_sampler_vocab(const shk_sampler *s);
+/* The logits that it looks at. */
+shk_wanted shk_sampler_wants(const shk_sampler *s);
+/* What it would do next; valid until it is changed. */
+shk_draw shk_sampler_draw(const shk_sampler *s);
+/* The draw's random number was used. */
+void shk_sampler_drew(shk_sampler *s);
+/* [vocab] room for logits, which shk_sampler_sample may be called with. */
+float *shk_sampler_room(shk_sampler *s);
+/* shk_sampler_sample for logits that have the biases and penalties in them. */
+shk_status shk_sampler_choose(shk_sampler *s, const float *logits, int32_t *id, shk_error *err);
 
 /* Whether keys and values can be of the type: heads are whole blocks of it. */
 shk_status shk_state_check(const shk_config *c, shk_type kv, const char *path, shk_error *err);

@@ -107,23 +107,34 @@ static void test_no_allocation(const char *name) {
     shk_session *s = session(m, 256);
     int32_t *tokens = random_tokens(malloc(200 * sizeof *tokens), 200, 13);
     float *logits = malloc((size_t)shk_model_vocab_size(m) * sizeof *logits);
-    const shk_sampling greedy = shk_sampling_default();
-    shk_span span = { s, tokens, 1, logits, 0, &greedy };
+    const shk_sampling how = { .temperature = 1, .top_k = 20, .top_p = 0.9f, .repeat_penalty = 1.1f, .repeat_last_n = 64 };
+    shk_sampler *greedy, *drawing;
+    int32_t id;
+    OK(shk_sampler_new(&greedy, &(shk_sampling){ .top_p = 1, .repeat_penalty = 1 }, shk_model_vocab_size(m), &err));
+    OK(shk_sampler_new(&drawing, &how, shk_model_vocab_size(m), &err));
+    shk_span span = { .session = s, .tokens = tokens, .n = 1, .sampler = greedy, .sampled = &id };
     OK(shk_advance(m, &span, 1, &err));
     uint64_t before = shk_alloc_count();
     advance(s, tokens, 150, logits);
     for (int i = 0; i < 50; i++) advance(s, tokens + i, 1, logits);
-    OK(shk_advance(m, &span, 1, &err));
+    for (int i = 0; i < 4; i++) {
+        span.sampler = i % 2 ? drawing : greedy;
+        OK(shk_advance(m, &span, 1, &err));
+        shk_sampler_accept(drawing, id);
+    }
     CHECK(shk_alloc_count() == before, "%s: %llu allocations in a step", name, (unsigned long long)(shk_alloc_count() - before));
+    shk_sampler_free(greedy);
+    shk_sampler_free(drawing);
     shk_session_free(s);
     shk_model_free(m);
     free(tokens);
     free(logits);
 }
 
-/* Logits for a sampler, in batches: each is that of the whole or -inf, and the sampler chooses the same. */
-static void test_wanted(const char *name) {
-    enum { N = 60, SEEDS = 8 };
+/* The samplers of a span choose what they would choose from all logits, whatever their neighbours are, step after step. */
+static void test_samplers(const char *name) {
+    enum { N = 66, STEPS = 6 };
+    static const shk_bias some[] = { { 7, 3 }, { 200, -INFINITY }, { 7, -0.125f }, { 9, 1.5f }, { 300, 100 }, { 300, -99 } };
     static const shk_sampling kinds[] = {
         { .top_p = 1, .repeat_penalty = 1 },
         { .temperature = 1, .top_k = 1, .top_p = 1, .repeat_penalty = 1 },
@@ -131,52 +142,94 @@ static void test_wanted(const char *name) {
         { .temperature = 3, .top_k = 320, .top_p = 1, .repeat_penalty = 1 },
         { .temperature = 1.5f, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1 },
         { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 },
+        { .temperature = 1, .top_p = 1, .repeat_penalty = 1 },
+        { .top_p = 1, .repeat_penalty = 1.5f, .repeat_last_n = 3 },
+        { .temperature = 2, .top_k = 50, .top_p = 0.5f, .repeat_penalty = 1, .bias = some, .n_bias = 6 },
+        { .temperature = 1, .top_p = 0.99f, .min_p = 0.001f, .repeat_penalty = 0.9f, .repeat_last_n = 8, .presence_penalty = 0.5f,
+          .frequency_penalty = -0.25f, .bias = some, .n_bias = 3 },
+        { .temperature = 1000, .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64, .frequency_penalty = 2 },
     };
     enum { KINDS = sizeof kinds / sizeof *kinds };
     shk_model *m = load(name, 2);
-    size_t V = (size_t)shk_model_vocab_size(m), left_out[KINDS] = { 0 }, other = 0, turned = 0;
-    int32_t *tokens = random_tokens(malloc(4 * N * sizeof *tokens), 4 * N, 15);
-    float *whole = malloc(N * V * sizeof *whole), *wanted = malloc(N * V * sizeof *wanted);
+    size_t V = (size_t)shk_model_vocab_size(m), turned = 0, other = 0;
+    int32_t *tokens = random_tokens(malloc(4 * N * sizeof *tokens), 4 * N, 15), sampled[N], id;
+    float *whole = malloc(N * V * sizeof *whole), *beside = malloc(N * V * sizeof *beside);
+    shk_sampler *chosen[N], *twin[N];
     shk_span spans[N];
-    for (size_t i = 0; i < N; i++) spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50, whole + i * V, 0 };
-    OK(shk_advance(m, spans, N, &err));
     for (int round = 0; round < 2; round++) { /* alike side by side, which share a look at the matrix, and mixed */
         for (size_t i = 0; i < N; i++) {
-            shk_session_reset(spans[i].session);
-            spans[i].logits = wanted + i * V;
-            spans[i].sampling = &kinds[round ? i % KINDS : i / 10];
+            shk_sampling how = kinds[round ? i % KINDS : i * KINDS / N];
+            how.seed = i;
+            OK(shk_sampler_new(&chosen[i], &how, (int32_t)V, &err));
+            OK(shk_sampler_new(&twin[i], &how, (int32_t)V, &err));
+            spans[i] = (shk_span){ session(m, 64), tokens + 3 * i, 1 + i % 50 };
         }
-        OK(shk_advance(m, spans, N, &err));
+        for (int step = 0; step < STEPS; step++) {
+            for (size_t i = 0; i < N; i++) spans[i].sampler = NULL, spans[i].logits = whole + i * V;
+            OK(shk_advance(m, spans, N, &err));
+            for (size_t i = 0; i < N; i++) { /* the same again, with what samples; some want the logits too */
+                shk_session_reset(spans[i].session);
+                spans[i].sampler = chosen[i], spans[i].sampled = &sampled[i];
+                spans[i].logits = (i + (size_t)step) % 7 ? NULL : beside + i * V;
+                sampled[i] = -1;
+            }
+            OK(shk_advance(m, spans, N, &err));
+            for (size_t i = 0; i < N; i++) {
+                OK(shk_sampler_sample(twin[i], whole + i * V, &id, &err));
+                turned += id != sampled[i];
+                other += spans[i].logits && memcmp(spans[i].logits, whole + i * V, V * sizeof *whole);
+                shk_sampler_accept(chosen[i], id);
+                shk_sampler_accept(twin[i], id);
+                shk_session_reset(spans[i].session);
+            }
+        }
         for (size_t i = 0; i < N; i++) {
-            const shk_sampling *kind = spans[i].sampling;
-            for (size_t v = i * V; v < (i + 1) * V; v++) {
-                other += wanted[v] != whole[v] && wanted[v] != -INFINITY;
-                left_out[kind - kinds] += wanted[v] == -INFINITY;
-            }
-            for (uint64_t seed = 0; seed < SEEDS; seed++) {
-                shk_sampling s = *kind;
-                shk_sampler *sampler;
-                int32_t a, b;
-                s.seed = seed;
-                for (int j = 0; j < 2; j++) {
-                    OK(shk_sampler_new(&sampler, &s, (int32_t)V, &err));
-                    OK(shk_sampler_sample(sampler, (j ? wanted : whole) + i * V, j ? &b : &a, &err));
-                    shk_sampler_free(sampler);
-                }
-                turned += a != b;
-            }
+            shk_session_free(spans[i].session);
+            shk_sampler_free(chosen[i]);
+            shk_sampler_free(twin[i]);
         }
     }
-    CHECK(!other && !turned, "%s: %zu logits and %zu choices are others", name, other, turned);
-    bool many = device == SHK_DEVICE_CPU; /* a GPU leaves out what is not the likeliest */
-    CHECK(left_out[0] && left_out[1] && (left_out[2] > 0) == many && (left_out[4] > 0) == many && !left_out[3] && !left_out[5],
-          "%s: left out %zu, %zu, %zu, %zu, %zu, %zu", name, left_out[0], left_out[1], left_out[2], left_out[3], left_out[4],
-          left_out[5]);
-    for (size_t i = 0; i < N; i++) shk_session_free(spans[i].session);
+    CHECK(!turned && !other, "%s: %zu choices and %zu rows of logits are others", name, turned, other);
     shk_model_free(m);
     free(tokens);
     free(whole);
-    free(wanted);
+    free(beside);
+}
+
+/* What a span says of its sampler that cannot be, and a sampler that has nothing to choose. */
+static void test_refused_samplers(const char *name) {
+    shk_model *m = load(name, 2);
+    int32_t V = shk_model_vocab_size(m), id = -1;
+    float *logits = malloc(2 * (size_t)V * sizeof *logits);
+    shk_bias *none = malloc((size_t)V * sizeof *none);
+    shk_sampler *p, *small, *empty;
+    shk_sampling how = { .top_p = 1, .repeat_penalty = 1 };
+    for (int32_t i = 0; i < V; i++) none[i] = (shk_bias){ i, -INFINITY };
+    OK(shk_sampler_new(&p, &how, V, &err));
+    OK(shk_sampler_new(&small, &how, V - 1, &err));
+    how.bias = none, how.n_bias = (size_t)V;
+    OK(shk_sampler_new(&empty, &how, V, &err));
+    static const int32_t tokens[] = { 5, 6 };
+    shk_session *s = session(m, 8), *t = session(m, 8);
+    const shk_span bad[] = { { .session = s, .tokens = tokens, .n = 2, .sampler = p },
+                             { .session = s, .tokens = tokens, .n = 2, .sampler = small, .sampled = &id },
+                             { s, tokens, 2, logits, 1, p, &id } };
+    for (size_t i = 0; i < 3; i++) {
+        CHECK(shk_advance(m, &bad[i], 1, &err) == SHK_E_ARGUMENT && strstr(err.message, "sampler"), "%zu: %s", i, err.message);
+        CHECK(shk_session_position(s) == 0, "it has moved");
+    }
+    const shk_span twice[] = { { s, tokens, 2, NULL, 0, p, &id }, { t, tokens, 2, NULL, 0, p, &id } };
+    CHECK(shk_advance(m, twice, 2, &err) == SHK_E_ARGUMENT && strstr(err.message, "sampler"), "%s", err.message);
+    const shk_span forbidden = { s, tokens, 2, NULL, 0, empty, &id };
+    CHECK(shk_advance(m, &forbidden, 1, &err) == SHK_E_ARGUMENT && strstr(err.message, "forbidden"), "%s", err.message);
+    shk_session_free(s);
+    shk_session_free(t);
+    shk_sampler_free(p);
+    shk_sampler_free(small);
+    shk_sampler_free(empty);
+    shk_model_free(m);
+    free(logits);
+    free(none);
 }
 
 /* ---- what is skipped is not read ---- */
@@ -405,7 +458,8 @@ int main(void) {
             test_long(all[i]);
             test_many(all[i]);
             test_no_allocation(all[i]);
-            test_wanted(all[i]);
+            test_samplers(all[i]);
+            test_refused_samplers(all[i]);
             test_quantized(all[i]);
         }
     device = SHK_DEVICE_CPU;

@@ -505,20 +505,24 @@ static void test_altup(void) {
             }
 }
 
-static void test_best(void) {
+/* Without draws it is the largest that is chosen; what else there is, sample.c tests. */
+static void test_sample(void) {
     enum { N = 5000 };
+    const uint32_t rows[4] = { 0 };
+    const shk_pass pass = { .T = 1, .outputs = rows, .n_outputs = 4 };
     fill(0, 4 * N, 1);
     host[0][17] = host[0][4321] = 3; /* the first of equals */
     host[0][2 * N - 1] = 3;          /* the last */
     host[0][2 * N + 99] = NAN;
     host[0][3 * N] = -INFINITY;
     ops->upload(dev, device[0], host[0], 4 * N * sizeof(float));
-    shk_best best[4];
-    int32_t want[4] = { 17, N - 1, -1, -1 };
-    ops->best(dev, (shk_best *)(void *)device[1], device[0], 4, N);
-    ops->download(dev, best, device[1], sizeof best);
-    for (int i = 0; i < 4; i++) CHECK(best[i].id == want[i], "row %d: %d, want %d", i, best[i].id, want[i]);
-    CHECK(best[0].value == 3 && best[1].value == 3, "values: %g, %g", (double)best[0].value, (double)best[1].value);
+    shk_choice choice[4];
+    begin(&pass);
+    ops->sample(dev, (shk_choice *)(void *)device[1], device[0], &pass, 0, 4, N);
+    ops->download(dev, choice, device[1], sizeof choice);
+    for (int i = 0; i < 4; i++) CHECK(!!choice[i].finite == (i < 2), "row %d: finite %d", i, choice[i].finite);
+    CHECK(choice[0].id == 17 && choice[1].id == N - 1, "%d and %d", choice[0].id, choice[1].id);
+    CHECK(choice[2].id == -1, "a NaN does not stop %d", choice[2].id);
 }
 
 static void test_quantile(void) {
@@ -577,7 +581,7 @@ static void test_device(void) {
     CASE(test_rope());
     CASE(test_altup());
     CASE(test_nan());
-    if (ops->best) CASE(test_best());
+    if (ops->sample) CASE(test_sample());
     CASE(test_quantile());
     for (int i = 0; i < BUFFERS; i++) ops->release(dev, device[i], MAX * sizeof(float));
     ops->close(dev);
