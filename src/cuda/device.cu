@@ -356,6 +356,7 @@ static shk_status open_gpu(shk_cuda *cu, shk_error *err) {
     cu->counters = (uint32_t *)cuda_alloc(cu, COUNTERS * sizeof *cu->counters);
     cu->tape = (cuda_op *)shk_calloc(TAPE_OPS, sizeof *cu->tape);
     cuda_linear_setup(cu);
+    cuda_sparse_setup(cu);
     if (!cu->pass || !cu->counted || !cu->scratch || !cu->counters || !cu->tape) cuda_note(cu, cudaErrorMemoryAllocation);
     return status_of(cu, err);
 }

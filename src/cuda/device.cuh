@@ -202,8 +202,12 @@ size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);
 /* Rows of device memory, as shk_cuda_pack_row makes them, into tiles. `rows` but for the last call of a matrix a multiple of 16. */
 void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f);
 
+/* A sparsify and the sparse_glu or sparse_up after it, by tensor cores (sparse_tensor.cuh); 0: op begins no such pair. */
+size_t cuda_run_sparse_layer(shk_cuda *cu, const cuda_op *op, size_t left);
+
 /* Sets the dynamic shared memory that a kernel may use; once, when the device is opened. */
 void cuda_linear_setup(shk_cuda *cu);
+void cuda_sparse_setup(shk_cuda *cu);
 
 /* The device's copy of `bytes` bytes that are the same in every pass. */
 const void *cuda_constant(shk_cuda *cu, const void *host, size_t bytes);

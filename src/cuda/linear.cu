@@ -119,10 +119,7 @@ template <int NT, int WN, int DEPTH> struct pass_shape {
 /* x as in shared memory (the gap between tokens aside). */
 __global__ void __launch_bounds__(STEP_THREADS) split_all(char *out, const float *x, size_t ldx, unsigned cols, unsigned padded) {
     in_turn();
-    x += blockIdx.x * ldx, out += (size_t)blockIdx.x * padded * 4;
-    bool whole = cols % 4 == 0 && (uintptr_t)x % 16 == 0;
-    for (unsigned k = threadIdx.x * 4; k < padded; k += STEP_THREADS * 4)
-        put_split4(out, k, k < cols ? four_of(x, k, cols, whole) : float4{});
+    split_row(out + (size_t)blockIdx.x * padded * 4, x + blockIdx.x * ldx, cols, padded);
 }
 
 /* split NULL: blocks split x themselves, which is the faster way while they are few to a token. */

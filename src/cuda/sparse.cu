@@ -196,7 +196,8 @@ __global__ void __launch_bounds__(256)
 
 /* ---- on the host ---- */
 
-size_t cuda_run_sparsify(shk_cuda *cu, const cuda_op *op, size_t) {
+size_t cuda_run_sparsify(shk_cuda *cu, const cuda_op *op, size_t left) {
+    if (size_t n = cuda_run_sparse_layer(cu, op, left)) return n;
     auto go = [&](auto kernel) {
         launch(cu, kernel, dim3((unsigned)op->n[0]), CHOOSE_THREADS, 0, op->active.ids, op->active.value, op->active.n,
                op->active.max, op->x, (unsigned)op->n[1], op->quantile, op->ddof, op->dense);

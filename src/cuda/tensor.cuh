@@ -38,9 +38,12 @@ static __device__ __forceinline__ void tensor_multiply(float c[4], const uint32_
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* 16 bytes, or 4, on their way to shared memory; zeros, and nothing is read, unless `there`. */
+/* 16 bytes, 8 or 4, on their way to shared memory; zeros, and nothing is read, unless `there`. */
 static __device__ __forceinline__ void tensor_copy16(uint32_t to, const void *from, bool there) {
     SHK_TENSOR_ASM("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+static __device__ __forceinline__ void tensor_copy8(uint32_t to, const void *from, bool there) {
+    SHK_TENSOR_ASM("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(there ? 8 : 0) : "memory");
 }
 static __device__ __forceinline__ void tensor_copy4(uint32_t to, const void *from, bool there) {
     SHK_TENSOR_ASM("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(there ? 4 : 0) : "memory");

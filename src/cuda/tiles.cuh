@@ -66,6 +66,13 @@ template <int N> static __device__ __forceinline__ void wait_but_for() {
 #endif
 }
 
+/* A row of activations to memory, without the gap, by STEP_THREADS. */
+static __device__ __forceinline__ void split_row(char *to, const float *x, unsigned cols, unsigned padded) {
+    bool whole = cols % 4 == 0 && (uintptr_t)x % 16 == 0;
+    for (unsigned k = threadIdx.x * 4; k < padded; k += STEP_THREADS * 4)
+        put_split4(to, k, k < cols ? four_of(x, k, cols, whole) : float4{});
+}
+
 /* T rows of activations, by all threads: copied as they are, all under way at once, and then split where they lie, 32 values at a
  * time by the lanes that have copied them. */
 static __device__ __forceinline__ void split_rows(char *shared, const float *x, size_t ldx, unsigned T, unsigned cols,
@@ -89,17 +96,20 @@ static __device__ __forceinline__ void split_rows(char *shared, const float *x, 
         }
 }
 
-/* What a lane holds of a tile: of two rows, 8 apart. `at`: the first tile of the same rows; `group`: which. */
+/* What a lane holds of a tile: of two rows, 8 apart. `at`: the first tile of the same rows; `group`: which. From rows that lie by
+ * themselves (`padded` long): `part` is lane % 4. From shared memory: BYTES of each row's group, and its pair of scales. */
 template <format F> struct fragment;
 template <> struct fragment<SHK_CUDA_BF16> {
     uint4 w[2][2]; /* [half of the group][row] */
-    enum { TILE = 2048 };
+    enum { TILE = 2048, BYTES = 128 };
     __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
         for (int i = 0; i < 4; i++) w[i / 2][i % 2] = stream16(at + group * TILE + i * 512 + lane * 16);
     }
-    /* From shared memory, where the tile lies at `at`. */
-    __device__ __forceinline__ void take(const char *at, unsigned lane) {
-        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = *(const uint4 *)(at + i * 512 + lane * 16);
+    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t) {
+        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = stream16(row[i % 2] + group * BYTES + i / 2 * 64 + part * 16);
+    }
+    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *) {
+        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = *(const uint4 *)(row[i % 2] + i / 2 * 64 + part * 16);
     }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         out[0][0] = w[h][0].x, out[0][1] = w[h][1].x, out[0][2] = w[h][0].y, out[0][3] = w[h][1].y;
@@ -117,18 +127,21 @@ static __device__ __forceinline__ uint32_t bytes_bf16(uint32_t w, int i) {
 template <> struct fragment<SHK_CUDA_Q8> {
     uint4 w[2];
     uint32_t d[2];
-    enum { TILE = 1024 + 64 };
+    enum { TILE = 1024 + 64, BYTES = 64 };
     __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
         for (int i = 0; i < 2; i++) {
             w[i] = stream16(at + group * TILE + i * 512 + lane * 16);
             d[i] = __ldg((const uint32_t *)(at + group * TILE + 1024) + lane / 4 + i * 8);
         }
     }
-    __device__ __forceinline__ void take(const char *at, unsigned lane) {
+    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
         for (int i = 0; i < 2; i++) {
-            w[i] = *(const uint4 *)(at + i * 512 + lane * 16);
-            d[i] = ((const uint32_t *)(at + 1024))[lane / 4 + i * 8];
+            w[i] = stream16(row[i] + group * BYTES + part * 16);
+            d[i] = __ldg((const uint32_t *)(row[i] + padded) + group);
         }
+    }
+    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *scales) {
+        for (int i = 0; i < 2; i++) w[i] = *(const uint4 *)(row[i] + part * 16), d[i] = scales[i * 8];
     }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         for (int r = 0; r < 2; r++) {
@@ -151,18 +164,21 @@ static __device__ __forceinline__ uint32_t nibbles_bf16(uint32_t w) {
 template <> struct fragment<SHK_CUDA_Q4> {
     uint2 w[2];
     uint32_t d[2];
-    enum { TILE = 512 + 64 };
+    enum { TILE = 512 + 64, BYTES = 32 };
     __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
         for (int i = 0; i < 2; i++) {
             w[i] = stream8(at + group * TILE + i * 256 + lane * 8);
             d[i] = __ldg((const uint32_t *)(at + group * TILE + 512) + lane / 4 + i * 8);
         }
     }
-    __device__ __forceinline__ void take(const char *at, unsigned lane) {
+    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
         for (int i = 0; i < 2; i++) {
-            w[i] = *(const uint2 *)(at + i * 256 + lane * 8);
-            d[i] = ((const uint32_t *)(at + 512))[lane / 4 + i * 8];
+            w[i] = stream8(row[i] + group * BYTES + part * 8);
+            d[i] = __ldg((const uint32_t *)(row[i] + padded / 2) + group);
         }
+    }
+    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *scales) {
+        for (int i = 0; i < 2; i++) w[i] = *(const uint2 *)(row[i] + part * 8), d[i] = scales[i * 8];
     }
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         for (int r = 0; r < 2; r++) {

@@ -1,0 +1,71 @@
+/* A sparse layer by tensor cores, where its matrices by rows are bf16, q8 or q4, in three kernels (two for sparse_up):
+ *
+ *   choose  g[t, j] = gelu(s - theta), exactly 0 where a neuron is inactive; which neurons any token of the pass wants
+ *   up      h[t, j] = g[t, j] * (U[j] . x[t]), 0 where g is; a row's product does not depend on which rows share its tile
+ *   down    y[t] = sum over j of h[t, j] * Vt[j]
+ *
+ * A token's result has the same bits whichever tokens are with it and whichever rows are read: sums go over neurons where they are,
+ * 16 neighbours to a product of tensor cores, and a row that nobody wants may as well be zeros. So few tokens read the rows that
+ * one of them wants, many read whole matrices.
+ *
+ * Order of sums. up: UP_SLICES of the row, each in order, then they in order. down: the neurons by units of 64 are cut into
+ * slices_of(out) slices of DOWN_PARTS parts; a part in order, the parts of a slice, the slices. */
+#ifndef SHK_CUDA_SPARSE_TENSOR_CUH
+#define SHK_CUDA_SPARSE_TENSOR_CUH
+
+#include "cuda/tensor.cuh"
+#include "cuda/tiles.cuh"
+
+/* FEW tokens are the columns of one product. WHOLE: from more tokens on nearly every neuron is wanted, and all are read. */
+enum { FEW = 8, WHOLE = 32, SPARSE_THREADS = 256, UP_SLICES = 8, DOWN_PARTS = 8, UNIT = 64 };
+enum { WIDEST = 16384, FEW_SHARED = 64 * 1024 }; /* neurons and outputs; bytes of x */
+
+/* A layer's pass. */
+typedef struct sparse_layer {
+    const char *U, *V;
+    size_t ldu, ldv;
+    unsigned T, in, in_padded, out, out_padded, n, n_padded;
+    const float *x;
+    size_t ldx;
+    float *y;
+    bool pairs, whole; /* h is kept as split by bf16; every row is read, there is no list */
+    unsigned slices;   /* of the sum over neurons */
+    uint32_t *h;       /* [T, n_padded] g as f32, then h; not wanted: 0 */
+    uint32_t *active;  /* [T, n_padded / 32] bits */
+    uint32_t *wanted;  /* [n_padded / 32] bits: by any token */
+    uint32_t *list;    /* [n_padded] the same as ids, ascending */
+    uint32_t *listed;  /* how many */
+    char *split;       /* [T, in_padded] x as hi + lo */
+    float *parts;      /* [slices, T, out_padded] */
+    uint32_t *counters;
+    device_work *work;
+} sparse_layer;
+
+void cuda_sparse_choose(shk_cuda *cu, const sparse_layer &l, const cuda_op *op);
+void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f);
+void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f);
+void cuda_sparse_up_setup(shk_cuda *cu);
+void cuda_sparse_down_setup(shk_cuda *cu);
+
+/* Whether `up` is the kernel for few tokens, each of whose blocks makes x anew; else `choose` splits x. */
+static __host__ __device__ __forceinline__ bool up_is_few(const sparse_layer &l) {
+    return l.T <= FEW && l.T * token_bytes(l.in_padded) <= FEW_SHARED;
+}
+
+/* A call by one of the formats that have tensor-core kernels. */
+#define BY_TENSOR_FORMAT(f, call)                                                                                                  \
+    do {                                                                                                                           \
+        if ((f) == SHK_CUDA_BF16) call(SHK_CUDA_BF16);                                                                             \
+        else if ((f) == SHK_CUDA_Q8) call(SHK_CUDA_Q8);                                                                            \
+        else call(SHK_CUDA_Q4);                                                                                                    \
+    } while (0)
+
+/* h as it is kept: for bf16 weights hi and lo, else f32, since a scale comes first. Nobody's h: 0. */
+static __device__ __forceinline__ void put_h(const sparse_layer &l, uint32_t *at, float g, float dot) {
+    float h = g == 0 ? 0 : g * dot;
+    uint32_t hi, lo;
+    if (l.pairs) split2(h, 0, &hi, &lo);
+    *at = l.pairs ? hi & 0xffff | lo << 16 : __float_as_uint(h);
+}
+
+#endif
