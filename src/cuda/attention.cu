@@ -4,16 +4,16 @@
  * are beside it. */
 #include "cuda/heads.cuh"
 
-enum { ATTEND_THREADS = 256, WARPS = ATTEND_THREADS / 32, QUERIES = 8, GROUP_HEADS = 16, AT_ONCE = 4, ATTEND_SHARED = 32 << 10 };
+enum { ATTEND_THREADS = 256, WARPS = ATTEND_THREADS / 32, QUERIES = 8, GROUP_HEADS = 16, ATTEND_SHARED = 32 << 10 };
 
 static __device__ __forceinline__ uint64_t first_visible(uint64_t pos, uint32_t window) {
     return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
-/* How a block's share of the queries is found: `cuts` blocks for each key head, of GROUP_HEADS heads of its group at most; `rows`
- * rows, all of one sequence if more than one. at_once: queries whose values are added up together. */
+/* How a block's share of the queries is found: `cuts` blocks for each key head, of `heads` heads of its group at most (GROUP_HEADS
+ * or fewer); `rows` rows, all of one sequence if more than one. */
 typedef struct attend_shape {
-    uint32_t row0, T, rows, chunks, cuts, at_once;
+    uint32_t row0, T, rows, chunks, heads, cuts;
 } attend_shape;
 
 /* Of a row, head and chunk in memory: the weighted sum of values [head_dim, rounded up to fours], the sum of weights, their largest
@@ -26,11 +26,10 @@ typedef struct share {
     uint64_t pos; /* of the first row */
 } share;
 
-/* A sum of a query's values, by the warps' sums red [at_once, WARPS, D]: f(query, dim, sum). */
-template <typename F>
-static __device__ __forceinline__ void add_warps(const float *red, uint32_t i0, uint32_t at_once, const share &b, F f) {
+/* A sum of a query's values, by the warps' sums red [Q, WARPS, D]: f(query, dim, sum). */
+template <int Q, typename F> static __device__ __forceinline__ void add_warps(const float *red, uint32_t i0, const share &b, F f) {
     __syncthreads();
-    for (uint32_t x = threadIdx.x; x < at_once * b.D; x += ATTEND_THREADS) {
+    for (uint32_t x = threadIdx.x; x < Q * b.D; x += ATTEND_THREADS) {
         uint32_t i = x / b.D, d = x % b.D;
         if (i0 + i >= b.queries) break;
         float v[WARPS], sum = 0;
@@ -44,13 +43,14 @@ static __device__ __forceinline__ void add_warps(const float *red, uint32_t i0, 
 }
 
 /* The chunks of the block's rows, in memory, to o. */
-static __device__ void join_chunks(float *o, const float *parts, float *red, const attention_args &a, const attend_shape &shape,
-                                   const share &b) {
+template <int Q>
+static __device__ __forceinline__ void join_chunks(float *o, const float *parts, float *red, const attention_args &a,
+                                                   const attend_shape &shape, const share &b) {
     uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, D4 = (b.D + 3) / 4 * 4;
     size_t each = part_floats(b.D);
-    __shared__ float sums[AT_ONCE];
-    for (uint32_t i0 = 0; i0 < b.queries; i0 += shape.at_once) {
-        for (uint32_t u = 0; u < shape.at_once && i0 + u < b.queries; u++) {
+    __shared__ float sums[Q];
+    for (uint32_t i0 = 0; i0 < b.queries; i0 += Q) {
+        for (uint32_t u = 0; u < Q && i0 + u < b.queries; u++) {
             uint32_t r = (i0 + u) / b.heads, head = b.head + (i0 + u) % b.heads;
             uint64_t pos = b.pos + r;
             uint32_t n = (uint32_t)(pos / ATTENTION_CHUNK - first_visible(pos, a.window) / ATTENTION_CHUNK) + 1;
@@ -74,23 +74,23 @@ static __device__ void join_chunks(float *o, const float *parts, float *red, con
                 for (uint32_t e = 0; e < 4 && d + e < b.D; e++) red[(u * WARPS + warp) * b.D + d + e] = v[e];
             }
         }
-        add_warps(red, i0, shape.at_once, b, [&](uint32_t i, uint32_t d, float v) {
+        add_warps<Q>(red, i0, b, [&](uint32_t i, uint32_t d, float v) {
             o[((size_t)(b.row + i / b.heads) * a.heads + b.head + i % b.heads) * b.D + d] = v / sums[i - i0];
         });
     }
 }
 
 /* `jobs`: what is to be done to the heads before, where the block has one row. Shared memory: q [queries, D] and a key and a value
- * [2, D], then the warps' sums [at_once, WARPS, D] in their place. */
-template <shk_type KV, int N>
+ * [2, D], then the warps' sums [Q, WARPS, D] of the values of Q queries at once in their place. */
+template <shk_type KV, int N, int Q>
 __global__ void __launch_bounds__(ATTEND_THREADS)
     attend(float *o, float *parts, uint32_t *counters, attention_args a, attend_shape shape, head_jobs jobs, device_work *work) {
     extern __shared__ __align__(16) float space[];
     __shared__ float scores[GROUP_HEADS][ATTENTION_CHUNK], sums[GROUP_HEADS];
     let_next_start(); /* what is known of the pass does not change while it runs: it may be read before */
     uint32_t kv = blockIdx.y / shape.cuts, D = a.head_dim, group = a.heads / a.kv_heads, row = shape.row0 + blockIdx.z * shape.rows;
-    uint32_t head = kv * group + blockIdx.y % shape.cuts * GROUP_HEADS, left = (kv + 1) * group - head;
-    uint32_t heads = left < GROUP_HEADS ? left : GROUP_HEADS, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t head = kv * group + blockIdx.y % shape.cuts * shape.heads, left = (kv + 1) * group - head;
+    uint32_t heads = left < shape.heads ? left : shape.heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint32_t rows = shape.row0 + shape.T - row < shape.rows ? shape.row0 + shape.T - row : shape.rows;
     const pass_seq *s = &a.pass->seqs[a.pass->rows[row].seq];
     uint64_t pos = a.pass->rows[row].pos, low = first_visible(pos, a.window), top = pos + rows;
@@ -142,11 +142,11 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
         if (out && blocks > 1) out[D4] = sum, out[D4 + 1] = most;
     }
     __syncthreads();
-    for (uint32_t i0 = 0; i0 < b.queries; i0 += shape.at_once) {
+    for (uint32_t i0 = 0; i0 < b.queries; i0 += Q) {
         for (uint32_t d = lane * N; d < D; d += 32 * N) {
             constexpr uint32_t EACH = ATTENTION_CHUNK / WARPS;
             kv_run<KV, N> v[EACH];
-            float sum[AT_ONCE][N] = {};
+            float sum[Q][N] = {};
 #pragma unroll
             for (uint32_t u = 0; u < EACH; u++)
                 if (uint32_t j = u * WARPS + warp; j >= from && j < n) v[u].load(value[j - from], d);
@@ -157,17 +157,16 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
                 float one[N];
                 v[u].get(one);
 #pragma unroll
-                for (uint32_t i = 0; i < AT_ONCE; i++) {
-                    if (i >= shape.at_once || i0 + i >= b.queries) break;
+                for (uint32_t i = 0; i < Q; i++) {
+                    if (i0 + i >= b.queries) break;
 #pragma unroll
                     for (int e = 0; e < N; e++) sum[i][e] = fmaf(scores[i0 + i][j], one[e], sum[i][e]);
                 }
             }
 #pragma unroll
-            for (uint32_t i = 0; i < AT_ONCE; i++)
-                if (i < shape.at_once) put_floats<N>(space + (i * WARPS + warp) * D + d, sum[i]);
+            for (uint32_t i = 0; i < Q; i++) put_floats<N>(space + (i * WARPS + warp) * D + d, sum[i]);
         }
-        add_warps(space, i0, shape.at_once, b, [&](uint32_t i, uint32_t d, float v) {
+        add_warps<Q>(space, i0, b, [&](uint32_t i, uint32_t d, float v) {
             float *out = part_of(i);
             if (blocks == 1) o[((size_t)(row + i / heads) * a.heads + head + i % heads) * D + d] = v / sums[i];
             else if (out) out[d] = v;
@@ -175,7 +174,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
     }
     if (blocks > 1) {
         if (!is_last(&counters[blockIdx.z * gridDim.y + blockIdx.y], blocks)) return;
-        join_chunks(o, parts, space, a, shape, b);
+        join_chunks<Q>(o, parts, space, a, shape, b);
     }
     if (threadIdx.x || blockIdx.y) return;
     unsigned long long dims = 0;
@@ -209,22 +208,28 @@ void cuda_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, bool wr
                          (float)kv_bytes(op->kv, 32) / 32 };
     if (at->write && !written) cuda_put_in_rings(cu, a);
     uint32_t chunks = (uint32_t)(cu->reach / ATTENTION_CHUNK), group = a.heads / a.kv_heads,
-             heads = (uint32_t)smaller(group, GROUP_HEADS), D = a.head_dim;
+             heads = (uint32_t)smaller(group, !jobs        ? GROUP_HEADS
+                                              : cu->T <= 4 ? 1
+                                                           : 2),
+             D = a.head_dim; /* few blocks: short ones */
     if (a.window && chunks > a.window / ATTENTION_CHUNK + 2) chunks = a.window / ATTENTION_CHUNK + 2;
     float *parts = (float *)(void *)cu->scratch;
     size_t each = (size_t)chunks * a.heads * part_floats(D) * sizeof(float), row_bytes = heads * D * sizeof(float);
-    attend_shape shape = { 0, 0, 1, chunks, blocks_for(group, GROUP_HEADS), (uint32_t)(D <= 256 ? AT_ONCE : 1) };
+    attend_shape shape = { 0, 0, 1, chunks, heads, blocks_for(group, heads) };
     if (cu->n_seqs == 1 && heads < QUERIES) shape.rows = QUERIES / heads;
     while (shape.rows > 1 && shape.rows * row_bytes > ATTEND_SHARED) shape.rows--;
-    size_t shared = shape.rows * row_bytes + 2 * D * sizeof(float), sums = shape.at_once * WARPS * D * sizeof(float);
+    size_t shared = shape.rows * row_bytes + 2 * D * sizeof(float), sums = WARPS * D * sizeof(float);
+    bool one = shape.rows * heads == 1 || D > 256;
     uint32_t rows = (uint32_t)smaller(cu->scratch_bytes / each, COUNTERS / (a.kv_heads * shape.cuts));
     if (!rows) cuda_note(cu, cudaErrorMemoryAllocation);
     for (; rows && shape.row0 < cu->T; shape.row0 += rows) {
         shape.T = (uint32_t)smaller(rows, cu->T - shape.row0);
         dim3 grid(chunks + (shape.rows > 1), a.kv_heads * shape.cuts, blocks_for(shape.T, shape.rows));
-#define CALL(KV, N)                                                                                                                \
-    launch(cu, attend<KV, N>, grid, ATTEND_THREADS, shared > sums ? shared : sums, op->y, parts, cu->counters, a, shape,           \
-           jobs ? *jobs : head_jobs{}, cu->counted)
+        auto go = [&](auto kernel, uint32_t q) {
+            launch(cu, kernel, grid, ATTEND_THREADS, shared > q * sums ? shared : q * sums, op->y, parts, cu->counters, a, shape,
+                   jobs ? *jobs : head_jobs{}, cu->counted);
+        };
+#define CALL(KV, N) one ? go(attend<KV, N, 1>, 1) : go(attend<KV, N, 4>, 4)
         BY_KV(op->kv, D % 8 == 0, CALL);
 #undef CALL
     }

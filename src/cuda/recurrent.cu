@@ -80,7 +80,7 @@ enum { GATE_THREADS = GATE_OUTS / 8 * 32 };
 
 /* This thread's share of the sums of 8 outputs from o on, of block b: inputs part, part + 32... */
 template <format F>
-static __device__ __forceinline__ void gate_sums(float sums[GATE_OUTS + 1], const float *x, const char *W, size_t stride,
+static __device__ __forceinline__ void gate_sums(float sums[32][GATE_OUTS + 1], const float *x, const char *W, size_t stride,
                                                  size_t padded, size_t in, size_t b, size_t o) {
     unsigned outs = threadIdx.x % 8, part = threadIdx.x / 8;
     float sum[8] = {};
@@ -92,7 +92,7 @@ static __device__ __forceinline__ void gate_sums(float sums[GATE_OUTS + 1], cons
         for (int j = 0; j < 8; j++) sum[j] = fmaf(v[j], x[i], sum[j]);
     }
 #pragma unroll
-    for (int j = 0; j < 8; j++) sums[outs * 8 + j] = sum[j];
+    for (int j = 0; j < 8; j++) sums[part][outs * 8 + j] = sum[j];
 }
 
 static __device__ __forceinline__ float gate_total(const float sums[32][GATE_OUTS + 1], float total, unsigned out) {
@@ -107,8 +107,7 @@ __global__ void __launch_bounds__(GATE_THREADS)
     __shared__ float sums[32][GATE_OUTS + 1];
     size_t b = blockIdx.y, blocks = gridDim.y, t = blockIdx.z, mine = blockIdx.x * (size_t)GATE_OUTS + threadIdx.x;
     in_turn();
-    gate_sums<F>(sums[threadIdx.x / 8], x + (t * blocks + b) * in, W, stride, padded, in, b,
-                 blockIdx.x * (size_t)GATE_OUTS + threadIdx.x % 8 * 8);
+    gate_sums<F>(sums, x + (t * blocks + b) * in, W, stride, padded, in, b, blockIdx.x * (size_t)GATE_OUTS + threadIdx.x % 8 * 8);
     __syncthreads();
     if (threadIdx.x < GATE_OUTS && mine < out)
         y[(t * blocks + b) * out + mine] = gate_total(sums, bias[b * out + mine], threadIdx.x);
@@ -127,29 +126,31 @@ template <format F>
 __global__ void __launch_bounds__(GATE_THREADS) gated_step(float *y, gated_args g, const pass_info *pass, device_work *work) {
     __shared__ float sums[2][32][GATE_OUTS + 1];
     size_t b = blockIdx.y, t = blockIdx.z, o = blockIdx.x * (size_t)GATE_OUTS + threadIdx.x % 8 * 8,
-           mine = blockIdx.x * (size_t)GATE_OUTS + threadIdx.x;
+           mine = blockIdx.x * (size_t)GATE_OUTS + threadIdx.x, channel = b * g.n + mine, at = t * g.w + channel;
+    bool ends = threadIdx.x < GATE_OUTS && mine < g.n; /* this thread goes on with a channel */
+    const pass_seq *s = &pass->seqs[pass->rows[t].seq];
+    float *state = (float *)(void *)(s->state + s->layers[g.layer].h) + channel;
+    float lambda = 0, bias[2] = {}, h = 0, x = 0, branch = 0;
     let_next_start();
     for (size_t i = threadIdx.x / 8; o < g.padded && i < g.n; i += 32) /* on their way while the convolution ends */
         for (int k = 0; k < 2; k++) asm volatile("prefetch.global.L2 [%0];" ::"l"(g.W[k] + (b * g.n + i) * g.stride + o));
-    const pass_seq *s = &pass->seqs[pass->rows[t].seq];
-    float *state = (float *)(void *)(s->state + s->layers[g.layer].h);
+    if (ends) /* of a pass, this alone writes the state */
+        lambda = g.lambda[channel], bias[0] = g.bias[0][channel], bias[1] = g.bias[1][channel], h = *state;
     wait_for_previous();
-    for (int k = 0; k < 2; k++)
-        gate_sums<F>(sums[k][threadIdx.x / 8], g.x + t * g.w + b * g.n, g.W[k], g.stride, g.padded, g.n, b, o);
+    if (ends) branch = g.branch[at], x = g.x[at];
+    for (int k = 0; k < 2; k++) gate_sums<F>(sums[k], g.x + t * g.w + b * g.n, g.W[k], g.stride, g.padded, g.n, b, o);
     __syncthreads();
-    if (threadIdx.x >= GATE_OUTS || mine >= g.n) return;
-    size_t channel = b * g.n + mine, at = t * g.w + channel;
-    float a, in, ia = gate_total(sums[0], g.bias[0][channel], threadIdx.x),
-                 ra = gate_total(sums[1], g.bias[1][channel], threadIdx.x);
-    rglru_factors(&a, &in, g.x[at], ia, ra, g.lambda[channel], s->pos == 0);
-    float h = rglru_next(state[channel], a, in, s->pos == 0);
-    state[channel] = h;
-    y[at] = gelu(g.branch[at]) * h;
+    if (!ends) return;
+    float a, in, ia = gate_total(sums[0], bias[0], threadIdx.x), ra = gate_total(sums[1], bias[1], threadIdx.x);
+    rglru_factors(&a, &in, x, ia, ra, lambda, s->pos == 0);
+    *state = h = rglru_next(h, a, in, s->pos == 0);
+    y[at] = gelu(branch) * h;
     if (!channel) atomicAdd(&work->state_bytes, (unsigned long long)(g.w * sizeof(float)));
 }
 
 size_t cuda_run_conv1d(shk_cuda *cu, const cuda_op *op, size_t) {
-    launch(cu, conv1d, dim3(blocks_for(op->n[1], CHANNELS), cu->n_seqs), CHANNEL_THREADS, 0, op->y, op->x, op->a, op->b, cu->pass,
+    unsigned threads = cu->T == cu->n_seqs ? CHANNELS : CHANNEL_THREADS; /* of one time, where a sequence has no more */
+    launch(cu, conv1d, dim3(blocks_for(op->n[1], CHANNELS), cu->n_seqs), threads, 0, op->y, op->x, op->a, op->b, cu->pass,
            op->n[0], op->n[1], op->n[2], cu->counted);
     return 1;
 }

@@ -10,8 +10,8 @@ enum {
     KEPT_AT_ONCE = 64,
     GROUP_HEADS = 16
 };
-/* Up to so many positions each block that goes through what is kept finds out by itself what is, which saves a kernel. */
-enum { CHOOSE_REACH = 4096 };
+/* Up to so many positions and rows each block that goes through what is kept finds out by itself what is, which saves a kernel. */
+enum { CHOOSE_REACH = 4096, CHOOSE_ROWS = 4 };
 
 /* Of a row and head, between the kernels: score j and, once chosen, the position and weight of the j-th kept. */
 typedef struct pair_space {
@@ -142,8 +142,8 @@ __global__ void __launch_bounds__(SCORE_THREADS)
     score<KV, N>(p.scores + ((size_t)blockIdx.z * a.heads + head) * p.positions + first, p.positions, q, heads, D, key, n, rank, 0);
 }
 
-/* A block takes a sixteenth of what a head keeps: weight * softplus(q2 . k2) * v; the last of them adds up. choices: NULL if it is to
- * choose itself. kept [T, heads] gets the numbers. */
+/* A block takes a sixteenth of what a head keeps: weight * softplus(q2 . k2) * v; the last of them adds up. choices: NULL if it is
+ * to choose itself. kept [T, heads] gets the numbers. */
 template <shk_type KV, int N>
 __global__ void __launch_bounds__(KEPT_THREADS)
     spark_kept(float *o, float *parts, uint32_t *kept, const choice *choices, pair_space p, attention_args a, uint32_t row0,
@@ -237,7 +237,7 @@ void cuda_spark_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, b
     size_t q_bytes = cu->T * a.heads * a.head_dim * sizeof(float), pairs_bytes = SHK_PASS_ROWS * a.heads * sizeof(choice),
            each = (size_t)a.heads * KEPT_PARTS * a.head_dim * sizeof(float), D = a.head_dim, rank = a.rank;
     float *finished = (float *)(void *)cu->scratch;
-    choice *choices = cu->reach <= CHOOSE_REACH ? NULL : (choice *)(void *)(cu->scratch + q_bytes);
+    choice *choices = cu->reach <= CHOOSE_REACH && cu->T <= CHOOSE_ROWS ? NULL : (choice *)(void *)(cu->scratch + q_bytes);
     float *parts = (float *)(void *)(cu->scratch + q_bytes + pairs_bytes);
     uint32_t rows = (uint32_t)smaller(smaller(cu->pairs, COUNTERS) / a.heads, (cu->scratch_bytes - q_bytes - pairs_bytes) / each);
     if (!rows) cuda_note(cu, cudaErrorMemoryAllocation);

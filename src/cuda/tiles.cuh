@@ -192,8 +192,8 @@ template <> struct fragment<SHK_CUDA_Q4> {
     }
 };
 
-/* c += a group's products, for MT tiles of rows and NT of tokens. What a lane needs of half h of the group, of token 8 n + lane / 4,
- * the values 8 t to 8 t + 7, `x` gives: x(n, h, &hi, &lo). Sums of one token wait for each other, so several take turns. */
+/* c += a group's products, for MT tiles of rows and NT of tokens. What a lane needs of half h of the group, of token 8 n + lane /
+ * 4, the values 8 t to 8 t + 7, `x` gives: x(n, h, &hi, &lo). Sums of one token wait for each other, so several take turns. */
 template <format F, int MT, int NT, typename X>
 static __device__ __forceinline__ void multiply(float c[MT][NT][4], const fragment<F> w[MT], X x) {
     constexpr int TURNS = NT < 4 ? NT : F != SHK_CUDA_BF16 && MT > 1 ? 2 : 4;
