@@ -81,8 +81,14 @@ __global__ void __launch_bounds__(CHOOSE_THREADS)
             if (tid < n_words) word |= __ldcg(l.active + t * n_words + tid);
         before = block_before((uint32_t)__popc(word), &found, space);
     }
-    if (tid < n_words) l.wanted[tid] = word;
-    for (; word; word &= word - 1) l.list[before++] = tid * 32 + (uint32_t)__ffs((int)word) - 1;
+    if (tid < n_words) l.wanted[tid] = words[tid] = word, starts[tid] = before;
+    __syncthreads();
+#pragma unroll
+    for (unsigned j = 0; j < RUN; j++) {
+        unsigned i = j * CHOOSE_THREADS + tid;
+        if (i >= l.n_padded || !(words[i / 32] >> lane & 1)) continue;
+        l.list[starts[i / 32] + (uint32_t)__popc(words[i / 32] & ((1u << lane) - 1))] = i;
+    }
     if (tid) return;
     *l.listed = found;
     atomicAdd(&l.work->weight_bytes, (unsigned long long)found * (l.ldu + l.ldv));

@@ -230,13 +230,14 @@ template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_BLOCKS
 /* ---- many tokens: a block takes 128 outputs, NT * 16 tokens and a slice, a warp 32 outputs and half of the tokens. Rows and h
  * come through shared memory, a unit of 64 neurons at a time; in place of rows that nobody wants come zeros. ---- */
 
-enum { DOWN_STAGES = 3, DOWN_TOKEN = UNIT * 4 + 64 }; /* tokens lie apart so that the lanes of a fragment meet all banks */
+enum { DOWN_TOKEN = UNIT * 4 + 64 }; /* tokens lie apart so that the lanes of a fragment meet all banks */
 
 template <format F> static __host__ __device__ constexpr unsigned down_stage_bytes(unsigned tokens) {
     return 2 * UNIT * (row_bytes<F>() + 4) + tokens * DOWN_TOKEN;
 }
 
-template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) down_pass(sparse_layer l) {
+/* STAGES of them are there or on their way. */
+template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE_THREADS) down_pass(sparse_layer l) {
     enum {
         TOKENS = NT * 16,
         ROW = row_bytes<F>(),
@@ -276,7 +277,7 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) do
                           l.h + (size_t)(there ? token0 + token : 0) * l.n_padded + unit * UNIT + piece % 16 * 4, there);
         }
     };
-    for (unsigned i = 0; i < DOWN_STAGES - 1; i++) {
+    for (unsigned i = 0; i < STAGES - 1; i++) {
         if (begin + i < end) fetch(begin + i, i);
         tensor_copy_group();
     }
@@ -288,9 +289,9 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) do
     };
     next_part(begin);
     for (unsigned unit = begin; unit < end; unit++) {
-        tensor_copy_wait<DOWN_STAGES - 2>();
+        tensor_copy_wait<STAGES - 2>();
         __syncthreads(); /* this stage is there, and nobody is at the one before any more */
-        if (unit + DOWN_STAGES - 1 < end) fetch(unit + DOWN_STAGES - 1, stage ? stage - 1 : DOWN_STAGES - 1);
+        if (unit + STAGES - 1 < end) fetch(unit + STAGES - 1, stage ? stage - 1 : STAGES - 1);
         tensor_copy_group();
         const char *h = shared + stage * STAGE + H + (columns + g) * DOWN_TOKEN + t * 16;
         uint32_t rows = space + stage * STAGE + half * (UNIT * ROW);
@@ -306,7 +307,7 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) do
             for (int n = 0; n < NT; n++)
                 add_products<F>(c[n], a, *(const uint4 *)(const void *)(h + n * 8 * DOWN_TOKEN + group * 64), d);
         }
-        stage = stage + 1 < DOWN_STAGES ? stage + 1 : 0;
+        stage = stage + 1 < STAGES ? stage + 1 : 0;
         if (unit + 1 < border) continue;
 #pragma unroll
         for (int i = 0; i < NT * 8; i++)
@@ -325,8 +326,14 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) do
 
 /* ---- on the host ---- */
 
-template <format F, int NT> static bool fits(const shk_cuda *cu) {
-    return DOWN_STAGES * down_stage_bytes<F>(NT * 16) + 2048 <= cu->shared;
+/* Calls go(kernel, tokens, bytes) with the form for T tokens: the deepest that fits. */
+template <format F, int NT, typename G> static bool offer(const shk_cuda *cu, G go) {
+    constexpr int DEEP = NT == 1 ? 7 : NT == 2 ? 6 : NT == 4 ? 4 : 3;
+    constexpr unsigned stage = down_stage_bytes<F>(NT * 16);
+    if (DEEP * stage + 2048 <= cu->shared) go(down_pass<F, NT, DEEP>, NT * 16, DEEP * stage);
+    else if (NT > 1 && 3 * stage + 2048 > cu->shared) return false;
+    else go(down_pass<F, NT, 3>, NT * 16, 3 * stage);
+    return true;
 }
 
 template <format F> static void run_down(shk_cuda *cu, const sparse_layer &l) {
@@ -334,14 +341,13 @@ template <format F> static void run_down(shk_cuda *cu, const sparse_layer &l) {
         launch(cu, down_few<F>, dim3(l.out_padded / COLUMNS, l.slices), SPARSE_THREADS, few_bytes<F>(), l);
         return;
     }
-    auto go = [&](auto kernel, unsigned tokens) {
-        launch(cu, kernel, dim3(blocks_for(l.out, 128), l.slices, blocks_for(l.T, tokens)), SPARSE_THREADS,
-               DOWN_STAGES * down_stage_bytes<F>(tokens), l);
+    auto go = [&](auto kernel, unsigned tokens, unsigned bytes) {
+        launch(cu, kernel, dim3(blocks_for(l.out, 128), l.slices, blocks_for(l.T, tokens)), SPARSE_THREADS, bytes, l);
     };
-    if (l.T > 64 && fits<F, 8>(cu)) go(down_pass<F, 8>, 128);
-    else if (l.T > 32 && fits<F, 4>(cu)) go(down_pass<F, 4>, 64);
-    else if (l.T > 16 && fits<F, 2>(cu)) go(down_pass<F, 2>, 32);
-    else go(down_pass<F, 1>, 16);
+    if (l.T > 64 && offer<F, 8>(cu, go)) return;
+    if (l.T > 32 && offer<F, 4>(cu, go)) return;
+    if (l.T > 16 && offer<F, 2>(cu, go)) return;
+    offer<F, 1>(cu, go);
 }
 
 void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f) {
@@ -350,17 +356,13 @@ void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f) {
 #undef CALL
 }
 
-template <typename K> static void allow(shk_cuda *cu, K kernel, unsigned bytes) {
-    cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-}
-
-template <format F, int NT> static void allow_pass(shk_cuda *cu) {
-    if (fits<F, NT>(cu)) allow(cu, down_pass<F, NT>, DOWN_STAGES * down_stage_bytes<F>(NT * 16));
-}
-
 template <format F> static void setup(shk_cuda *cu) {
-    if (cu->major >= 8) allow(cu, down_few<F>, few_bytes<F>());
-    allow_pass<F, 1>(cu), allow_pass<F, 2>(cu), allow_pass<F, 4>(cu), allow_pass<F, 8>(cu);
+    auto allow = [&](auto kernel, unsigned, unsigned bytes) {
+        cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    };
+    if (cu->major < 8) return;
+    allow(down_few<F>, 0, few_bytes<F>());
+    offer<F, 1>(cu, allow), offer<F, 2>(cu, allow), offer<F, 4>(cu, allow), offer<F, 8>(cu, allow);
 }
 
 void cuda_sparse_down_setup(shk_cuda *cu) {

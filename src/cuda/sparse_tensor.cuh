@@ -16,8 +16,9 @@
 #include "cuda/tensor.cuh"
 #include "cuda/tiles.cuh"
 
-/* FEW tokens are the columns of one product. WHOLE: from more tokens on nearly every neuron is wanted, and all are read. */
-enum { FEW = 8, WHOLE = 32, SPARSE_THREADS = 256, UP_SLICES = 8, DOWN_PARTS = 8, UNIT = 64 };
+/* FEW tokens are the columns of one product. With more than WHOLE all rows are read: by measurement (docs/RESULTS.md) a list of
+ * what they want between them pays up to there. */
+enum { FEW = 8, WHOLE = 8, SPARSE_THREADS = 256, UP_SLICES = 8, DOWN_PARTS = 8, UNIT = 64 };
 enum { WIDEST = 16384, FEW_SHARED = 64 * 1024 }; /* neurons and outputs; bytes of x */
 
 /* A layer's pass. */

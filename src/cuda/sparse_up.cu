@@ -72,7 +72,7 @@ template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_RESIDE
 /* ---- many tokens: x is split before; a block takes 128 neurons and NT * 16 tokens, a warp 32 and half of them. Rows and tokens
  * come through shared memory, a group of 64 values at a time. ---- */
 
-enum { UP_ROWS = 128, UP_STAGES = 3, UP_TOKEN = 256 + 64 };
+enum { UP_ROWS = 128, UP_TOKEN = 256 + 64 };
 
 /* Rows lie apart so that the lanes of a fragment meet all banks. */
 template <format F> static __host__ __device__ constexpr unsigned up_row_bytes() {
@@ -82,7 +82,8 @@ template <format F> static __host__ __device__ constexpr unsigned up_stage_bytes
     return UP_ROWS * (up_row_bytes<F>() + 4) + tokens * UP_TOKEN;
 }
 
-template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) up_pass(sparse_layer l) {
+/* STAGES of them are there or on their way. */
+template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE_THREADS) up_pass(sparse_layer l) {
     enum {
         TOKENS = NT * 16,
         PIECES = fragment<F>::BYTES / 16, /* of a row's group */
@@ -127,7 +128,7 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) up
                           there);
         }
     };
-    for (unsigned i = 0; i < UP_STAGES - 1; i++) {
+    for (unsigned i = 0; i < STAGES - 1; i++) {
         if (i < groups) fetch(i, i);
         tensor_copy_group();
     }
@@ -139,9 +140,9 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) up
     };
     next_slice(0);
     for (unsigned k = 0; k < groups; k++) {
-        tensor_copy_wait<UP_STAGES - 2>();
+        tensor_copy_wait<STAGES - 2>();
         __syncthreads(); /* this stage is there, and nobody is at the one before any more */
-        if (k + UP_STAGES - 1 < groups) fetch(k + UP_STAGES - 1, stage ? stage - 1 : UP_STAGES - 1);
+        if (k + STAGES - 1 < groups) fetch(k + STAGES - 1, stage ? stage - 1 : STAGES - 1);
         tensor_copy_group();
         const char *start = shared + stage * STAGE;
         fragment<F> w[2];
@@ -156,7 +157,7 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) up
             const char *from = mine + n * 8 * UP_TOKEN + h * 128;
             *hi = *(const uint4 *)from, *lo = *(const uint4 *)(from + 64);
         });
-        stage = stage + 1 < UP_STAGES ? stage + 1 : 0;
+        stage = stage + 1 < STAGES ? stage + 1 : 0;
         if (k + 1 < border) continue;
 #pragma unroll
         for (int i = 0; i < 2 * NT * 4; i++) {
@@ -177,8 +178,14 @@ template <format F, int NT> __global__ void __launch_bounds__(SPARSE_THREADS) up
 
 /* ---- on the host ---- */
 
-template <format F, int NT> static bool fits(const shk_cuda *cu) {
-    return UP_STAGES * up_stage_bytes<F>(NT * 16) + 2048 <= cu->shared;
+/* Calls go(kernel, tokens, bytes) with the form for NT * 16 tokens: the deepest that fits. */
+template <format F, int NT, typename G> static bool offer(const shk_cuda *cu, G go) {
+    constexpr int DEEP = NT == 1 ? 6 : NT == 2 ? 5 : NT == 4 ? 4 : 3;
+    constexpr unsigned stage = up_stage_bytes<F>(NT * 16);
+    if (DEEP * stage + 2048 <= cu->shared) go(up_pass<F, NT, DEEP>, NT * 16, DEEP * stage);
+    else if (NT > 1 && 3 * stage + 2048 > cu->shared) return false;
+    else go(up_pass<F, NT, 3>, NT * 16, 3 * stage);
+    return true;
 }
 
 template <format F> static void run_up(shk_cuda *cu, const sparse_layer &l) {
@@ -187,15 +194,15 @@ template <format F> static void run_up(shk_cuda *cu, const sparse_layer &l) {
         launch(cu, up_few<F>, dim3(blocks), SPARSE_THREADS, l.T * token_bytes(l.in_padded), l);
         return;
     }
-    auto go = [&](auto kernel, unsigned tokens) {
-        launch(cu, kernel, dim3(blocks_for(l.n, UP_ROWS), blocks_for(l.T, tokens)), SPARSE_THREADS,
-               UP_STAGES * up_stage_bytes<F>(tokens), l);
+    auto go = [&](auto kernel, unsigned tokens, unsigned bytes) {
+        launch(cu, kernel, dim3(blocks_for(l.n, UP_ROWS), blocks_for(l.T, tokens)), SPARSE_THREADS, bytes, l);
     };
-    if constexpr (F == SHK_CUDA_BF16) /* where there are scales, registers do not suffice */
-        if (l.T > 64 && fits<F, 8>(cu)) return go(up_pass<F, 8>, 128);
-    if (l.T > 32 && fits<F, 4>(cu)) go(up_pass<F, 4>, 64);
-    else if (l.T > 16 && fits<F, 2>(cu)) go(up_pass<F, 2>, 32);
-    else go(up_pass<F, 1>, 16);
+    if constexpr (F == SHK_CUDA_BF16) { /* where there are scales, registers do not suffice */
+        if (l.T > 64 && offer<F, 8>(cu, go)) return;
+    }
+    if (l.T > 32 && offer<F, 4>(cu, go)) return;
+    if (l.T > 16 && offer<F, 2>(cu, go)) return;
+    offer<F, 1>(cu, go);
 }
 
 void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f) {
@@ -204,20 +211,18 @@ void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f) {
 #undef CALL
 }
 
-template <format F, int NT> static void allow_pass(shk_cuda *cu) {
-    if (fits<F, NT>(cu))
-        cuda_note(cu, cudaFuncSetAttribute(up_pass<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           (int)(UP_STAGES * up_stage_bytes<F>(NT * 16))));
-}
-
-template <format F> static void allow(shk_cuda *cu) {
-    if (cu->major >= 8) cuda_note(cu, cudaFuncSetAttribute(up_few<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, FEW_SHARED));
-    allow_pass<F, 1>(cu), allow_pass<F, 2>(cu), allow_pass<F, 4>(cu);
-    if constexpr (F == SHK_CUDA_BF16) allow_pass<F, 8>(cu);
+template <format F> static void setup(shk_cuda *cu) {
+    auto allow = [&](auto kernel, unsigned, unsigned bytes) {
+        cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    };
+    if (cu->major < 8) return;
+    allow(up_few<F>, 0, FEW_SHARED);
+    offer<F, 1>(cu, allow), offer<F, 2>(cu, allow), offer<F, 4>(cu, allow);
+    if constexpr (F == SHK_CUDA_BF16) offer<F, 8>(cu, allow);
 }
 
 void cuda_sparse_up_setup(shk_cuda *cu) {
-    allow<SHK_CUDA_BF16>(cu);
-    allow<SHK_CUDA_Q8>(cu);
-    allow<SHK_CUDA_Q4>(cu);
+    setup<SHK_CUDA_BF16>(cu);
+    setup<SHK_CUDA_Q8>(cu);
+    setup<SHK_CUDA_Q4>(cu);
 }
