@@ -199,6 +199,19 @@ cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run
 
 /* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
 size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);
+/* Rows that are still sums of slices: slice s of row r begins at s * step + r * ld. */
+typedef struct row_parts {
+    const float *at;   /* NULL: the rows are there */
+    const float *bias; /* NULL: none */
+    size_t step, ld;
+    unsigned slices;
+} row_parts;
+
+/* How many of the ops from `op` on are what comes between two blocks of a layer: y's norm, its addition to another tensor and the
+ * norm of that, or some of them, for rows y of n values; 0: none. cuda_run_residual runs them, adding up y first. */
+size_t cuda_is_residual(const cuda_op *op, size_t left, const float *y, size_t n);
+size_t cuda_run_residual(shk_cuda *cu, const cuda_op *op, size_t left, row_parts parts);
+
 /* Rows of device memory, as shk_cuda_pack_row makes them, into tiles. `rows` but for the last call of a matrix a multiple of 16. */
 void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f);
 

@@ -340,6 +340,10 @@ static size_t run_pass(shk_cuda *cu, const cuda_op *op, size_t left, unsigned T,
     else if (T <= 32) go(linear_pass<F, 4, 1, 2, false>, 32, pass_shape<4, 1, 2>::STAGE);
     else go(linear_pass<F, 4, 2, 1, true>, 64, pass_shape<4, 2, 1>::STAGE);
     if (slices == 1) return j.n;
+    if (j.n == 1 && cuda_is_residual(op + 1, left - 1, op->y, op->W.rows)) {
+        size_t rows = op->W.rows;
+        return 1 + cuda_run_residual(cu, op + 1, left - 1, row_parts{ parts, op->b, rows * T, rows, slices });
+    }
     size_t most = 0;
     for (unsigned i = 0; i < j.n; i++) most = j.of[i].rows * T > most ? j.of[i].rows * T : most;
     j.gated = is_gated(&j, op, left, T);

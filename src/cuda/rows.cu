@@ -39,10 +39,27 @@ static __device__ __forceinline__ void scale_row(held_row *x, const held_row &w,
     for (int i = 0; i < ROW_HELD; i++) x->v[i] = x->v[i] * scale * w.v[i];
 }
 
+/* The slices of a row, in order; many loads are under way at once. */
+static __device__ __forceinline__ void add_row(held_row *x, const row_parts &p, size_t n) {
+#pragma unroll 4
+    for (unsigned s = 0; s < p.slices; s++)
+#pragma unroll
+        for (int i = 0; i < ROW_HELD; i++) {
+            size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
+            float v = at < n ? p.at[s * p.step + blockIdx.x * p.ld + at] : 0;
+            x->v[i] = s ? x->v[i] + v : v;
+        }
+#pragma unroll
+    for (int i = 0; i < ROW_HELD; i++) {
+        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
+        if (p.bias && at < n) x->v[i] += p.bias[at];
+    }
+}
+
 /* y = norm(y) w if `w`; x += y; out = norm(x) v if `out`: what comes between two blocks of a layer. Rows of at most ROW_THREADS *
  * ROW_HELD values. The weights are there before the kernel before is done. */
 __global__ void __launch_bounds__(ROW_THREADS)
-    residual(float *y, const float *w, float *x, float *out, const float *v, size_t n, float eps, float eps2) {
+    residual(float *y, const float *w, float *x, float *out, const float *v, size_t n, float eps, float eps2, row_parts parts) {
     __shared__ float space[32];
     size_t at = blockIdx.x * n;
     held_row hw = {}, hv = {}, hx, hy;
@@ -50,12 +67,11 @@ __global__ void __launch_bounds__(ROW_THREADS)
     if (w) get_row(&hw, w, n);
     if (out) get_row(&hv, v, n);
     wait_for_previous();
-    get_row(&hy, y + at, n);
     get_row(&hx, x + at, n);
-    if (w) {
-        scale_row(&hy, hw, row_scale(hy, n, eps, space));
-        put_row(y + at, hy, n);
-    }
+    if (parts.at) add_row(&hy, parts, n);
+    else get_row(&hy, y + at, n);
+    if (w) scale_row(&hy, hw, row_scale(hy, n, eps, space));
+    if (w || parts.at) put_row(y + at, hy, n);
 #pragma unroll
     for (int i = 0; i < ROW_HELD; i++) hx.v[i] += hy.v[i];
     put_row(x + at, hx, n);
@@ -188,25 +204,47 @@ __global__ void rope(float *x, const float *table, size_t half, size_t heads, si
 /* ---- on the host ---- */
 
 /* [norm] add [norm]: x += y, around it the norms of both, where they follow each other on the tape. */
-static size_t run_residual(shk_cuda *cu, const cuda_op *op, size_t left) {
-    const cuda_op *before = op->kind == OP_RMSNORM ? op : NULL, *add = before ? op + 1 : op, *after = add + 1;
-    size_t used = before ? 2 : 1;
-    if (left < used || add->kind != OP_ADD) return 0;
-    if (before && (before->y != before->x || add->x != before->y)) return 0;
+typedef struct residual_ops {
+    const cuda_op *before, *add, *after; /* norms: NULL if there are none */
+    size_t n, used;
+} residual_ops;
+
+static residual_ops residual_of(const cuda_op *op, size_t left) {
+    residual_ops r = {};
+    r.before = left && op->kind == OP_RMSNORM && op->a ? op : NULL;
+    r.add = r.before ? op + 1 : op;
+    size_t used = r.before ? 2 : 1;
+    if (left < used || r.add->kind != OP_ADD) return r;
+    if (r.before && (r.before->y != r.before->x || r.add->x != r.before->y)) return r;
+    const cuda_op *add = r.add, *after = add + 1;
     bool follows = left > used && after->kind == OP_RMSNORM && after->x == add->y && after->y != add->y && after->y != add->x &&
                    after->n[0] * after->n[1] == add->n[0];
-    if (!before && !follows) return 0;
-    size_t n = before ? before->n[1] : after->n[1];
-    if (n > ROW_THREADS * ROW_HELD || add->n[0] % n || (before && before->n[0] * n != add->n[0]) || (follows && after->n[1] != n))
-        return 0;
-    launch(cu, residual, dim3((unsigned)(add->n[0] / n)), ROW_THREADS, 0, (float *)add->x, before ? before->a : NULL, add->y,
-           follows ? after->y : NULL, follows ? after->a : NULL, n, before ? before->f : 0.0f, follows ? after->f : 0.0f);
-    return used + follows;
+    if (!r.before && !follows) return r;
+    r.n = r.before ? r.before->n[1] : after->n[1];
+    if (r.n > ROW_THREADS * ROW_HELD || add->n[0] % r.n || (r.before && r.before->n[0] * r.n != add->n[0])) return r;
+    if (follows && after->n[1] != r.n) return r;
+    r.after = follows ? after : NULL;
+    r.used = used + follows;
+    return r;
+}
+
+size_t cuda_is_residual(const cuda_op *op, size_t left, const float *y, size_t n) {
+    residual_ops r = residual_of(op, left);
+    return r.used && r.add->x == y && r.n == n ? r.used : 0;
+}
+
+size_t cuda_run_residual(shk_cuda *cu, const cuda_op *op, size_t left, row_parts parts) {
+    residual_ops r = residual_of(op, left);
+    if (!r.used) return 0;
+    launch(cu, residual, dim3((unsigned)(r.add->n[0] / r.n)), ROW_THREADS, 0, (float *)r.add->x, r.before ? r.before->a : NULL,
+           r.add->y, r.after ? r.after->y : NULL, r.after ? r.after->a : NULL, r.n, r.before ? r.before->f : 0.0f,
+           r.after ? r.after->f : 0.0f, parts);
+    return r.used;
 }
 
 size_t cuda_run_rmsnorm(shk_cuda *cu, const cuda_op *op, size_t left) {
     size_t used = cuda_run_heads(cu, op, left);
-    if (!used && op->a) used = run_residual(cu, op, left);
+    if (!used) used = cuda_run_residual(cu, op, left, row_parts{});
     if (used) return used;
     if (op->n[1] <= 512)
         launch(cu, rmsnorm_short, dim3(blocks_for(op->n[0], 8)), 256, 0, op->y, op->x, op->a, op->n[0], op->n[1], op->f);
@@ -215,7 +253,7 @@ size_t cuda_run_rmsnorm(shk_cuda *cu, const cuda_op *op, size_t left) {
 }
 
 size_t cuda_run_add(shk_cuda *cu, const cuda_op *op, size_t left) {
-    size_t used = run_residual(cu, op, left);
+    size_t used = cuda_run_residual(cu, op, left, row_parts{});
     if (!used) run_elements<add_f>(cu, op->y, op->x, op->x, op->n[0], op->n[0], 0);
     return used ? used : 1;
 }

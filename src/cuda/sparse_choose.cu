@@ -148,8 +148,12 @@ size_t cuda_run_sparse_layer(shk_cuda *cu, const cuda_op *op, size_t left) {
         l.h = (uint32_t *)(void *)l.y; /* rows of whole units: h is the result; `choose` has read a row before it writes there */
     cuda_sparse_choose(cu, l, op);
     cuda_sparse_up(cu, l, shk_cuda_format_of(U->type));
-    if (V) cuda_sparse_down(cu, l, shk_cuda_format_of(V->type));
-    return 2;
+    if (!V) return 2;
+    size_t residual = cuda_is_residual(op + 2, left - 2, l.y, l.out);
+    if (residual) l.y = NULL;
+    cuda_sparse_down(cu, l, shk_cuda_format_of(V->type));
+    if (residual) cuda_run_residual(cu, op + 2, left - 2, row_parts{ l.parts, NULL, T * l.out_padded, l.out_padded, l.slices });
+    return 2 + residual;
 }
 
 void cuda_sparse_setup(shk_cuda *cu) {

@@ -93,10 +93,10 @@ static __device__ __forceinline__ unsigned unit_of(const sparse_layer &l, unsign
     return (unsigned)((size_t)(slice * DOWN_PARTS + part) * (l.n_padded / UNIT) / (l.slices * DOWN_PARTS));
 }
 
-/* A slice's sums are in l.parts: the last block of these outputs and tokens adds the slices up. */
+/* A slice's sums are in l.parts: the last block of these outputs and tokens adds the slices up, unless somebody else will. */
 static __device__ __forceinline__ void add_slices(const sparse_layer &l, unsigned first, unsigned width, unsigned token0,
                                                   unsigned tokens, uint32_t *arrived) {
-    if (!is_last(arrived, l.slices)) return;
+    if (!l.y || !is_last(arrived, l.slices)) return;
     size_t step = (size_t)l.T * l.out_padded;
 #pragma unroll 2
     for (unsigned i = threadIdx.x; i < tokens * (width / 4); i += SPARSE_THREADS) {

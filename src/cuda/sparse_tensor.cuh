@@ -28,7 +28,7 @@ typedef struct sparse_layer {
     unsigned T, in, in_padded, out, out_padded, n, n_padded;
     const float *x;
     size_t ldx;
-    float *y;
+    float *y;          /* NULL: the slices stay apart */
     bool pairs, whole; /* h is kept as split by bf16; every row is read, there is no list */
     unsigned slices;   /* of the sum over neurons */
     uint32_t *h;       /* [T, n_padded] g as f32, then h; not wanted: 0 */
