@@ -9,7 +9,8 @@
 typedef struct bench_args {
     model_args model;
     const char *vs, *depths, *threads, *batches;
-    int64_t prefill, generate, repeats;
+    int64_t prefill, generate, repeats, top_k;
+    double temp, top_p;
     bool all_logits, json;
 } bench_args;
 
@@ -28,6 +29,9 @@ static const option bench_options[] = {
     KV_ROW,
     { "dense", 0, OPT_FLAG, AT(model.dense), 0, 0, NULL, "compute sparse layers densely, with equal results, for comparisons" },
     { "exact", 0, OPT_FLAG, AT(model.exact), 0, 0, NULL, "keep activations in f32: slower, for comparisons" },
+    { "temp", 0, OPT_REAL, AT(temp), 0, 100, "T", "decode with tokens chosen at this temperature; 0: the likeliest" },
+    { "top-k", 0, OPT_INT, AT(top_k), 0, INT32_MAX, "K", "among the K likeliest; 0: all" },
+    { "top-p", 0, OPT_REAL, AT(top_p), 0, 1, "P", "among the likeliest that make up P" },
     { "all-logits", 0, OPT_FLAG, AT(all_logits), 0, 0, NULL, "decode with all logits, not those alone that a greedy choice needs" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL,
       "print {\"bandwidth_gb_s\", \"gflop_s\", \"rows\": [{\"test\", \"depth\", \"threads\", \"batch\", \"tok_s\", \"tok_s_min\", "
@@ -48,7 +52,7 @@ static double now(void) {
 typedef struct subject {
     shk_model *model;
     shk_session *sessions[MAX_BATCH];
-    shk_sampler *samplers[MAX_BATCH]; /* greedy */
+    shk_sampler *samplers[MAX_BATCH];
     size_t batch;
     float *logits;
     int32_t *tokens; /* [batch, n]: sequences alike would want the same rows of sparse layers */
@@ -60,6 +64,7 @@ typedef struct test {
     size_t batch, n; /* tokens of each sequence */
     int threads;
     bool all_logits;
+    shk_sampling sampling;
 } test;
 
 static void subject_close(subject *s) {
@@ -80,9 +85,8 @@ static int subject_open(subject *s, const char *path, const model_args *a, const
     if (shk_model_load(&s->model, path, &params, &err)) return fail("%s", err.message);
     int32_t vocab = shk_model_vocab_size(s->model);
     uint64_t context = shk_model_context(s->model), wanted = t->depth + t->n + 1;
-    const shk_sampling greedy = shk_sampling_default();
     for (; s->batch < t->batch; s->batch++)
-        if (shk_sampler_new(&s->samplers[s->batch], &greedy, vocab, &err) ||
+        if (shk_sampler_new(&s->samplers[s->batch], &t->sampling, vocab, &err) ||
             shk_session_new(&s->sessions[s->batch], s->model, context && context < wanted ? wanted : 0, &err))
             return fail("%s", err.message);
     s->logits = need(NULL, t->batch * (size_t)vocab, sizeof *s->logits);
@@ -240,13 +244,18 @@ static int bench_all(const bench_args *a, const char *path, const list *threads,
         if (!a->json)
             putf("the memory gives %.1f GB/s, the arithmetic %.0f GFLOP/s in %s\n"
                  "test      depth threads batch     tok/s                  MB/token MFLOP/token  share%s\n",
-                 c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, gpu ? "bf16" : "f32",
-                 a->vs ? "   first/second" : "");
+                 c.bytes_per_s * 1e-9, c.flops_per_s * 1e-9, gpu ? "bf16" : "f32", a->vs ? "   first/second" : "");
         for (size_t d = 0; d < depths->n; d++)
             for (size_t b = 0; b < batches->n; b++)
                 for (int prefill = 1; prefill >= 0; prefill--) {
-                    test t = { prefill, (uint64_t)depths->v[d], prefill ? 1 : (size_t)batches->v[b],
-                               (size_t)(prefill ? a->prefill : a->generate), threads->v[i], a->all_logits };
+                    test t = { prefill,
+                               (uint64_t)depths->v[d],
+                               prefill ? 1 : (size_t)batches->v[b],
+                               (size_t)(prefill ? a->prefill : a->generate),
+                               threads->v[i],
+                               a->all_logits,
+                               shk_sampling_default() };
+                    t.sampling.temperature = (float)a->temp, t.sampling.top_k = (int)a->top_k, t.sampling.top_p = (float)a->top_p;
                     row r;
                     if (!t.n || (prefill && b)) continue; /* one prefill, whatever the batches */
                     int status = run_test(a, path, &t, &r);
@@ -294,7 +303,9 @@ const command cmd_bench = {
         "(memory or arithmetic, whichever is nearer) that this makes.\n\n"
         "With --vs the two models take turns, and the ratio is of such pairs.",
     .options = bench_options,
-    .defaults = &(const bench_args){ .depths = "0", .threads = "0", .batches = "1", .prefill = 512, .generate = 32, .repeats = 5 },
+    .defaults =
+        &(const bench_args){
+            .depths = "0", .threads = "0", .batches = "1", .prefill = 512, .generate = 32, .repeats = 5, .top_p = 1 },
     .size = sizeof(bench_args),
     .run = bench_run,
 };
