@@ -230,7 +230,8 @@ typedef struct shk_span {
 /* Advances several sessions of one model, each by its own tokens, in one pass over the weights. Results are identical to
  * advancing them one by one, and to any other division of the tokens into calls. A session may appear once. On failure no
  * session has moved, except for SHK_E_NUMERIC, SHK_E_DEVICE and, while recording or on a GPU, SHK_E_MEMORY; and for a sampler to
- * which every token is forbidden (SHK_E_ARGUMENT). Calls on one model from several threads take turns. */
+ * which every token is forbidden (SHK_E_ARGUMENT): its *sampled is -1, others of its pass (128 tokens) have chosen. Calls on one
+ * model from several threads take turns. */
 SHK_API shk_status shk_advance(shk_model *m, const shk_span *spans, size_t n, shk_error *err);
 
 /* Active units of the sparse layers, counted since shk_model_record(m, 1), as a JSON object:

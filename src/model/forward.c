@@ -91,7 +91,7 @@ static bool head(shk_model *m, const shk_pass *pass, const shk_output *out, size
 }
 
 static bool all_finite(const float *v, size_t n) {
-    enum { LANES = 16 }; /* sums that do not wait for each other */
+    enum { LANES = 16 };      /* sums that do not wait for each other */
     float sum[LANES] = { 0 }; /* a NaN or an infinity makes one a NaN */
     size_t i = 0;
     bool finite = true;
@@ -143,7 +143,7 @@ static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool so
     shk_choice found[SHK_PASS_ROWS] = { 0 }; /* nothing finite, should the download fail */
     size_t d = m->config.hidden, vocab = m->config.vocab;
     const shk_choice *c = m->ops->sample ? found : NULL;
-    bool finite = true;
+    bool finite = true, more = false; /* was read after the choices */
     shk_status st = SHK_OK;
     if (c) m->ops->download(m->dev, found, m->b.choice, n * sizeof *found);
     for (size_t i = 0; finite && i < n; i++) {
@@ -151,10 +151,17 @@ static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool so
         if (out[i].hidden) m->ops->download(m->dev, out[i].hidden, m->b.last + i * d, d * sizeof *out[i].hidden);
         if (out[i].hidden) finite = all_finite(out[i].hidden, d);
         if (out[i].logits) m->ops->download(m->dev, out[i].logits, logits, vocab * sizeof *logits);
+        more |= out[i].hidden || out[i].logits;
         if (out[i].logits || out[i].sampler) finite &= c ? c[i].finite == 1 : some || all_finite(logits, vocab);
     }
-    for (size_t i = 0; finite && !st && i < n; i++)
-        if (out[i].sampler) st = choose(m, &out[i], i, c ? &c[i] : NULL, there[i], err);
+    for (size_t i = 0; finite && i < n; i++) { /* one that has no choice does not keep others from theirs */
+        if (!out[i].sampler) continue;
+        more |= !there[i];
+        shk_status one = choose(m, &out[i], i, c ? &c[i] : NULL, there[i], st ? NULL : err);
+        if (one) *out[i].sampled = -1;
+        if (!st) st = one;
+    }
+    if (finite && !st && more) return m->ops->end(m->dev, true, err);
     if (finite) return st;
     st = m->ops->end(m->dev, true, err); /* it may be the device that has failed */
     if (!st) st = shk_weights_check_finite(shk_model_tensors(m), err);

@@ -222,6 +222,14 @@ static void test_refused_samplers(const char *name) {
     CHECK(shk_advance(m, twice, 2, &err) == SHK_E_ARGUMENT && strstr(err.message, "sampler"), "%s", err.message);
     const shk_span forbidden = { s, tokens, 2, NULL, 0, empty, &id };
     CHECK(shk_advance(m, &forbidden, 1, &err) == SHK_E_ARGUMENT && strstr(err.message, "forbidden"), "%s", err.message);
+    int32_t alone, two[2] = { 7, 7 };
+    shk_session_reset(s), shk_session_reset(t);
+    OK(shk_advance(m, &(shk_span){ .session = t, .tokens = tokens, .n = 2, .sampler = p, .sampled = &alone }, 1, &err));
+    shk_session_reset(t);
+    const shk_span beside[] = { { .session = s, .tokens = tokens, .n = 2, .sampler = empty, .sampled = &two[0] },
+                                { .session = t, .tokens = tokens, .n = 2, .sampler = p, .sampled = &two[1] } };
+    CHECK(shk_advance(m, beside, 2, &err) == SHK_E_ARGUMENT && strstr(err.message, "forbidden"), "%s", err.message);
+    CHECK(two[0] == -1 && two[1] == alone, "%s: beside a sampler without a choice: %d, %d", name, two[0], two[1]);
     shk_session_free(s);
     shk_session_free(t);
     shk_sampler_free(p);
