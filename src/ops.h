@@ -161,8 +161,6 @@ typedef struct shk_ops {
     void (*block_linear)(void *dev, float *y, const float *x, const shk_mat *W, const float *bias, size_t blocks, size_t T);
     /* y += x                                                [n] */
     void (*add)(void *dev, float *y, const float *x, size_t n);
-    /* y = a * b                                             [n]; y may be either */
-    void (*mul)(void *dev, float *y, const float *a, const float *b, size_t n);
     /* y = a * w, each row                                   a, y [rows, n] (y may be a)   w [n] */
     void (*mul_rows)(void *dev, float *y, const float *a, const float *w, size_t rows, size_t n);
     /* x *= s                                                [n] */

@@ -230,12 +230,6 @@ static void add_range(void *ctx, int thread, size_t begin, size_t end) {
     e->cpu->k.add(e->y + begin, e->a + begin, end - begin);
 }
 
-static void mul_range(void *ctx, int thread, size_t begin, size_t end) {
-    (void)thread;
-    const element_args *e = ctx;
-    e->cpu->k.mul(e->y + begin, e->a + begin, e->b + begin, end - begin);
-}
-
 static void scale_range(void *ctx, int thread, size_t begin, size_t end) {
     (void)thread;
     const element_args *e = ctx;
@@ -261,7 +255,6 @@ static void element_op(void *dev, shk_range_fn *fn, float *y, const float *a, co
 }
 
 void shk_cpu_add(void *dev, float *y, const float *x, size_t n) { element_op(dev, add_range, y, x, NULL, n, 0); }
-static void mul(void *dev, float *y, const float *a, const float *b, size_t n) { element_op(dev, mul_range, y, a, b, n, 0); }
 void shk_cpu_scale(void *dev, float *x, size_t n, float s) { element_op(dev, scale_range, x, NULL, NULL, n, s); }
 void shk_cpu_gelu_mul(void *dev, float *y, const float *g, const float *u, size_t n) {
     element_op(dev, gelu_mul_range, y, g, u, n, 0);
@@ -343,7 +336,6 @@ static const shk_ops cpu_ops = {
     .linear = shk_cpu_linear,
     .block_linear = shk_cpu_block_linear,
     .add = shk_cpu_add,
-    .mul = mul,
     .mul_rows = mul_rows,
     .scale = shk_cpu_scale,
     .gather = gather,

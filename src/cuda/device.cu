@@ -107,9 +107,23 @@ shk_status cuda_place(void *dev, const float **v, size_t n, shk_error *err) {
     return status_of(cu, err);
 }
 
-/* Spark attention's scores: as many rows and heads at once as fit into a quarter of what is free, 64 at least. */
-shk_status cuda_reserve(void *dev, uint64_t positions, size_t heads, size_t, size_t, shk_error *err) {
+/* Rounded up, so that graphs are few. */
+static uint64_t reach_of(uint64_t positions) {
+    uint64_t reach = 8 * ATTENTION_CHUNK;
+    while (reach < positions) reach *= 2;
+    return reach;
+}
+
+/* Spark attention's scores: as many rows and heads at once as fit into a quarter of what is free, 64 at least. Of other attention
+ * what a row's chunks leave must fit into the scratch space, and 16 heads into the shared memory of a block. */
+shk_status cuda_reserve(void *dev, uint64_t positions, size_t heads, size_t, size_t head_dim, shk_error *err) {
     shk_cuda *cu = (shk_cuda *)dev;
+    if (head_dim > HEAD_DIM)
+        return shk_fail(err, SHK_E_UNSUPPORTED, "%s: heads of %zu values; %d at most", cu->name, head_dim, HEAD_DIM);
+    if (positions > UINT64_MAX / 4 ||
+        reach_of(positions) / ATTENTION_CHUNK > cu->scratch_bytes / (heads * (head_dim + 7) * sizeof(float)))
+        return shk_fail(err, SHK_E_LIMIT, "%s: attention of %zu heads over %llu positions: they are too many", cu->name, heads,
+                        (unsigned long long)positions);
     if (positions <= cu->positions) return SHK_OK;
     size_t each, pairs = 1024, free_bytes = 0, total = 0;
     if (!shk_mul(&each, (size_t)positions, 2 * sizeof(float))) each = SIZE_MAX;
@@ -207,7 +221,7 @@ static void describe(shk_cuda *cu, const shk_pass *pass, size_t n_layers) {
     if (pass->n_outputs) memcpy(p->out, pass->outputs, pass->n_outputs * sizeof *p->out);
     cuda_note(cu, cudaMemcpyAsync(cu->pass, p, describe_draws(cu, p, pass), cudaMemcpyHostToDevice, cu->stream));
     cuda_note(cu, cudaEventRecord(cu->staged[cu->slot], cu->stream));
-    for (cu->reach = 8 * ATTENTION_CHUNK; cu->reach < reach;) cu->reach *= 2;
+    cu->reach = reach_of(reach);
     cu->T = (uint32_t)pass->T;
     cu->n_seqs = (uint32_t)pass->n_seqs;
 }

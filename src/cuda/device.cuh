@@ -63,7 +63,6 @@ typedef enum op_kind {
     OP_LINEAR,
     OP_BLOCK_LINEAR,
     OP_ADD,
-    OP_MUL,
     OP_MUL_ROWS,
     OP_SCALE,
     OP_GATHER,
@@ -166,6 +165,7 @@ typedef struct shk_cuda {
 
 /* Positions of attention that one block works on: parts of a sequence with borders at its multiples. */
 enum { ATTENTION_CHUNK = 64, SCRATCH_BYTES = 256 << 20, COUNTERS = 1 << 16 };
+enum { HEAD_DIM = 512 }; /* values of a head, at most */
 
 static inline unsigned blocks_for(size_t n, size_t each) { return (unsigned)((n + each - 1) / each); }
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -194,8 +194,8 @@ static inline void launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, unsigne
 typedef size_t cuda_run_fn(shk_cuda *cu, const cuda_op *op, size_t left);
 cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run_spark_attention, cuda_run_conv1d, cuda_run_rglru,
     cuda_run_sparsify, cuda_run_sparse_glu, cuda_run_sparse_up, cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms,
-    cuda_run_embed, cuda_run_rmsnorm, cuda_run_add, cuda_run_mul, cuda_run_mul_rows, cuda_run_scale, cuda_run_gather,
-    cuda_run_gelu_mul, cuda_run_softcap, cuda_run_slice, cuda_run_rope_table, cuda_run_rope, cuda_run_tanh, cuda_run_sample;
+    cuda_run_embed, cuda_run_rmsnorm, cuda_run_add, cuda_run_mul_rows, cuda_run_scale, cuda_run_gather, cuda_run_gelu_mul,
+    cuda_run_softcap, cuda_run_slice, cuda_run_rope_table, cuda_run_rope, cuda_run_tanh, cuda_run_sample;
 
 /* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
 size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);

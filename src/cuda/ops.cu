@@ -2,13 +2,11 @@
 #include "cuda/train.cuh"
 
 static cuda_run_fn *const run[OP_KINDS] = {
-    cuda_run_embed,      cuda_run_rmsnorm,       cuda_run_linear,        cuda_run_block_linear,
-    cuda_run_add,        cuda_run_mul,           cuda_run_mul_rows,      cuda_run_scale,
-    cuda_run_gather,     cuda_run_gelu_mul,      cuda_run_softcap,       cuda_run_slice,
-    cuda_run_rope_table, cuda_run_rope,          cuda_run_attention,     cuda_run_spark_attention,
-    cuda_run_conv1d,     cuda_run_rglru,         cuda_run_sparsify,      cuda_run_sparse_glu,
-    cuda_run_sparse_up,  cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms,
-    cuda_run_tanh,       cuda_run_sample,
+    cuda_run_embed,         cuda_run_rmsnorm,       cuda_run_linear,    cuda_run_block_linear, cuda_run_add,
+    cuda_run_mul_rows,      cuda_run_scale,         cuda_run_gather,    cuda_run_gelu_mul,     cuda_run_softcap,
+    cuda_run_slice,         cuda_run_rope_table,    cuda_run_rope,      cuda_run_attention,    cuda_run_spark_attention,
+    cuda_run_conv1d,        cuda_run_rglru,         cuda_run_sparsify,  cuda_run_sparse_glu,   cuda_run_sparse_up,
+    cuda_run_altup_predict, cuda_run_altup_correct, cuda_run_match_rms, cuda_run_tanh,         cuda_run_sample,
 };
 
 void cuda_flush(shk_cuda *cu) {
@@ -62,11 +60,6 @@ static void block_linear(void *dev, float *y, const float *x, const shk_mat *W, 
 }
 
 static void add(void *dev, float *y, const float *x, size_t n) { put_rows(dev, OP_ADD, y, x, n, 0); }
-
-static void mul(void *dev, float *y, const float *a, const float *b, size_t n) {
-    cuda_op *op = put_rows(dev, OP_MUL, y, NULL, n, 0);
-    op->a = a, op->b = b;
-}
 
 static void mul_rows(void *dev, float *y, const float *a, const float *w, size_t rows, size_t n) {
     cuda_op *op = put_rows(dev, OP_MUL_ROWS, y, NULL, rows, n);
@@ -179,7 +172,6 @@ const shk_ops cuda_ops = {
     .linear = linear,
     .block_linear = block_linear,
     .add = add,
-    .mul = mul,
     .mul_rows = mul_rows,
     .scale = scale,
     .gather = gather,

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
     put_row(out + at, hx, n);
 }
 
-/* y = x * rsqrt(mean x^2 + eps) * w; x and y may be one. */
+/* y = x * rsqrt(mean x^2 + eps) * w; x and y may be one. A sum has the order of `residual`, in whose place this may come. */
 __global__ void __launch_bounds__(ROW_THREADS) rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
     __shared__ float space[32];
     in_turn();
@@ -89,17 +89,6 @@ __global__ void __launch_bounds__(ROW_THREADS) rmsnorm(float *y, const float *x,
     for (size_t i = threadIdx.x; i < n; i += ROW_THREADS) squares = fmaf(x[i], x[i], squares);
     float scale = rsqrtf(block_sum(squares, space) / (float)n + eps);
     for (size_t i = threadIdx.x; i < n; i += ROW_THREADS) y[i] = x[i] * scale * (w ? w[i] : 1.0f);
-}
-
-/* Heads are short rows: a warp each. */
-__global__ void __launch_bounds__(256) rmsnorm_short(float *y, const float *x, const float *w, size_t rows, size_t n, float eps) {
-    size_t row = blockIdx.x * (size_t)8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-    in_turn();
-    if (row >= rows) return;
-    float squares = 0;
-    for (size_t i = lane; i < n; i += 32) squares = fmaf(x[row * n + i], x[row * n + i], squares);
-    float scale = rsqrtf(warp_sum(squares) / (float)n + eps);
-    for (size_t i = lane; i < n; i += 32) y[row * n + i] = x[row * n + i] * scale * (w ? w[i] : 1.0f);
 }
 
 /* y *= rms(x) / rms(y) */
@@ -246,9 +235,7 @@ size_t cuda_run_rmsnorm(shk_cuda *cu, const cuda_op *op, size_t left) {
     size_t used = cuda_run_heads(cu, op, left);
     if (!used) used = cuda_run_residual(cu, op, left, row_parts{});
     if (used) return used;
-    if (op->n[1] <= 512)
-        launch(cu, rmsnorm_short, dim3(blocks_for(op->n[0], 8)), 256, 0, op->y, op->x, op->a, op->n[0], op->n[1], op->f);
-    else launch(cu, rmsnorm, dim3((unsigned)op->n[0]), ROW_THREADS, 0, op->y, op->x, op->a, op->n[1], op->f);
+    launch(cu, rmsnorm, dim3((unsigned)op->n[0]), ROW_THREADS, 0, op->y, op->x, op->a, op->n[1], op->f);
     return 1;
 }
 
@@ -256,11 +243,6 @@ size_t cuda_run_add(shk_cuda *cu, const cuda_op *op, size_t left) {
     size_t used = cuda_run_residual(cu, op, left, row_parts{});
     if (!used) run_elements<add_f>(cu, op->y, op->x, op->x, op->n[0], op->n[0], 0);
     return used ? used : 1;
-}
-
-size_t cuda_run_mul(shk_cuda *cu, const cuda_op *op, size_t) {
-    run_elements<mul_f>(cu, op->y, op->a, op->b, op->n[0], op->n[0], 0);
-    return 1;
 }
 
 size_t cuda_run_mul_rows(shk_cuda *cu, const cuda_op *op, size_t) {

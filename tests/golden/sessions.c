@@ -143,6 +143,15 @@ static void test_active(const char *name) {
         sparse += list != NULL;
         wrong += active[l] != (list ? (float)n / (float)m->config.layers[l].ffn : -1);
     }
+    size_t V = (size_t)shk_model_vocab_size(m);
+    float *with = malloc(V * sizeof *with), *without = malloc(V * sizeof *without);
+    for (int i = 0; i < 2; i++) {
+        shk_session_reset(s);
+        shk_span span = { .session = s, .tokens = tokens, .n = TOKENS, .logits = i ? with : without, .active = i ? batched : NULL };
+        OK(shk_advance(m, &span, 1, &err));
+    }
+    CHECK(memcmp(with, without, V * sizeof *with) == 0, "%s: logits depend on whether shares are wanted", name);
+    free(with), free(without);
     shk_session_reset(s);
     shk_span spans[] = { { .session = other, .tokens = tokens + 3, .n = 20 },
                          { .session = s, .tokens = tokens, .n = TOKENS, .active = batched } };
