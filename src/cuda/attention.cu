@@ -1,4 +1,4 @@
-/* Attention over everything or a window: a block takes the heads of a group, of one row or a few neighbours of one sequence, over a
+/* Attention over everything or a window: a block takes heads of a group, of one row or a few neighbours of one sequence, over a
  * chunk of positions whose borders are multiples of the chunk's length; the last block of a row puts its chunks together. What is
  * added up by warps is dealt out to them by position in the chunk, and chunks by number: a row's sums have one order whatever rows
  * are beside it. */
@@ -216,7 +216,7 @@ void cuda_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, bool wr
     float *parts = (float *)(void *)cu->scratch;
     size_t each = (size_t)chunks * a.heads * part_floats(D) * sizeof(float), row_bytes = heads * D * sizeof(float);
     attend_shape shape = { 0, 0, 1, chunks, heads, blocks_for(group, heads) };
-    if (cu->n_seqs == 1 && heads < QUERIES) shape.rows = QUERIES / heads;
+    if (cu->n_seqs == 1 && heads < QUERIES) shape.rows = (uint32_t)smaller(QUERIES / heads, cu->T);
     while (shape.rows > 1 && shape.rows * row_bytes > ATTEND_SHARED) shape.rows--;
     size_t shared = shape.rows * row_bytes + 2 * D * sizeof(float), sums = WARPS * D * sizeof(float);
     bool one = shape.rows * heads == 1 || D > 256;

@@ -58,7 +58,8 @@ static __device__ __forceinline__ void finish_head(float *v, const head_job *j, 
 }
 
 /* Heads [head, head + n) of q of a row into q [n, D], and where the block has the row's own position (`last`), the key and value of
- * head kv into the rings, through `space` [2, D]; by the warps of a block, which has to synchronise then. */
+ * head kv into the rings, through `space` [2, D]; by the warps of a block, which has to synchronise then.
+ * Blocks of one key head write the same bytes there, each before it reads them. */
 static __device__ __forceinline__ void finish_heads(float *q, float *space, const head_jobs &jobs, const attention_args &a,
                                                     const pass_seq *s, uint32_t row, uint32_t head, uint32_t n, uint32_t kv,
                                                     bool last) {

@@ -131,10 +131,11 @@ __global__ void __launch_bounds__(PASS_THREADS, 2)
     constexpr int MT = shape::MT;
     extern __shared__ __align__(128) char shared[];
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    unsigned slice = blockIdx.z, groups = padded / 64, token0 = blockIdx.x * shape::TOKENS;
+    unsigned among = (T + shape::TOKENS - 1) / shape::TOKENS, place = blockIdx.x / among; /* of rows; neighbours share weights */
+    unsigned slice = blockIdx.y, groups = padded / 64, token0 = blockIdx.x % among * shape::TOKENS;
     unsigned begin = slice * groups / slices, end = (slice + 1) * groups / slices;
-    const job *j = job_of(&all, blockIdx.y);
-    size_t row = (size_t)(blockIdx.y - j->first) * PASS_ROWS + warp / WN * (16 * MT), last = j->rows - 1;
+    const job *j = job_of(&all, place);
+    size_t row = (size_t)(place - j->first) * PASS_ROWS + warp / WN * (16 * MT), last = j->rows - 1;
     bool whole = cols % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
     const char *tiles[MT];
     fragment<F> next[DEPTH][MT];
@@ -147,17 +148,17 @@ __global__ void __launch_bounds__(PASS_THREADS, 2)
             unsigned at = threadIdx.x + i * PASS_THREADS, token = token0 + at / shape::PIECES, piece = at % shape::PIECES;
             bool there = token < T && k * 64 + piece * 4 < (SPLIT ? padded : cols);
             if constexpr (SPLIT) {
-                copy16(shared + stage * shape::STAGE + at / shape::PIECES * shape::STRIDE + piece * 16,
-                       split + (there ? (size_t)token * padded * 4 + k * 256 + piece * 16 : 0), there);
+                tensor_copy16(tensor_address(shared + stage * shape::STAGE + at / shape::PIECES * shape::STRIDE + piece * 16),
+                              split + (there ? (size_t)token * padded * 4 + k * 256 + piece * 16 : 0), there);
             } else {
                 v[i] = there ? four_of(x + token * ldx, k * 64 + piece * 4, cols, whole) : float4{};
             }
         }
-        if constexpr (SPLIT) copies_are_one_group();
+        if constexpr (SPLIT) tensor_copy_group();
     };
     auto put_x = [&](unsigned stage) {
         if constexpr (SPLIT) {
-            wait_but_for<0>();
+            tensor_copy_wait<0>();
         } else {
 #pragma unroll
             for (unsigned i = 0; i < shape::EACH; i++) {
@@ -332,7 +333,7 @@ static size_t run_pass(shk_cuda *cu, const cuda_op *op, size_t left, unsigned T,
     float *parts = (float *)(void *)cu->scratch;
     char *split = cu->scratch + cu->scratch_bytes / 2;
     auto go = [&](auto kernel, unsigned tokens, size_t stage) {
-        launch(cu, kernel, dim3(blocks_for(T, tokens), j.tiles, slices), PASS_THREADS, 2 * stage, j, parts, op->x, op->n[0],
+        launch(cu, kernel, dim3(blocks_for(T, tokens) * j.tiles, slices), PASS_THREADS, 2 * stage, j, parts, op->x, op->n[0],
                (const char *)split, T, (unsigned)op->W.cols, padded, slices);
     };
     if (T > 32) launch(cu, split_all, dim3(T), STEP_THREADS, 0, split, op->x, op->n[0], (unsigned)op->W.cols, padded);

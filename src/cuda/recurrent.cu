@@ -150,8 +150,8 @@ __global__ void __launch_bounds__(GATE_THREADS) gated_step(float *y, gated_args 
 
 size_t cuda_run_conv1d(shk_cuda *cu, const cuda_op *op, size_t) {
     unsigned threads = cu->T == cu->n_seqs ? CHANNELS : CHANNEL_THREADS; /* of one time, where a sequence has no more */
-    launch(cu, conv1d, dim3(blocks_for(op->n[1], CHANNELS), cu->n_seqs), threads, 0, op->y, op->x, op->a, op->b, cu->pass,
-           op->n[0], op->n[1], op->n[2], cu->counted);
+    launch(cu, conv1d, dim3(blocks_for(op->n[1], CHANNELS), cu->n_seqs), threads, 0, op->y, op->x, op->a, op->b, cu->pass, op->n[0],
+           op->n[1], op->n[2], cu->counted);
     return 1;
 }
 
@@ -200,8 +200,8 @@ size_t cuda_run_block_linear(shk_cuda *cu, const cuda_op *op, size_t left) {
     size_t blocks = op->n[0], in = W->rows / blocks;
     dim3 grid(blocks_for(W->cols, GATE_OUTS), (unsigned)blocks, (unsigned)op->n[1]);
 #define CALL(F)                                                                                                                    \
-    launch(cu, block_linear<F>, grid, GATE_OUTS / 8 * 32, 0, op->y, op->x, (const char *)W->data, W->stride,                       \
-           shk_cuda_padded(W->cols), op->b, in, W->cols)
+    launch(cu, block_linear<F>, grid, GATE_THREADS, 0, op->y, op->x, (const char *)W->data, W->stride, shk_cuda_padded(W->cols),   \
+           op->b, in, W->cols)
     BY_FORMAT(shk_cuda_format_of(W->type), CALL);
 #undef CALL
     return 1;

@@ -1,5 +1,5 @@
 /* Keys and values of a sequence in kernels: rows of f32, bf16 or q8_0 (file/blocks.h) in the rings of its state. All of a pass is
- * in them before anybody attends. */
+ * in them before anybody attends, but for steps whose attention puts a row's key and value there itself (heads.cuh). */
 #ifndef SHK_CUDA_RINGS_CUH
 #define SHK_CUDA_RINGS_CUH
 

@@ -247,7 +247,7 @@ void cuda_spark_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, b
 #define CALL(KV, N)                                                                                                                \
     launch(cu, spark_scores<KV, N>, dim3(chunks, a.kv_heads *cuts, n), SCORE_THREADS,                                              \
            (smaller(group, GROUP_HEADS) + 2) * D * sizeof(float), p, a, row, cuts, jobs ? *jobs : head_jobs{}, finished)
-        BY_KV(op->kv, rank % 8 == 0, CALL);
+        BY_KV(op->kv, rank % 8 == 0 && D % 4 == 0, CALL); /* q is read by fours, head by head */
 #undef CALL
         if (choices) launch(cu, spark_choose, dim3(a.heads, n), CHOOSE_THREADS, 0, choices, p, a, row, at->k, at->ddof);
         if (jobs) done.q = finished;

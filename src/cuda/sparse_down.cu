@@ -80,8 +80,8 @@ static __device__ __forceinline__ void add_products(float c[2][4], const uint32_
         split2(__uint_as_float(h.x) * d[0], __uint_as_float(h.y) * d[1], &hi[0], &lo[0]);
         split2(__uint_as_float(h.z) * d[2], __uint_as_float(h.w) * d[3], &hi[1], &lo[1]);
     }
-    for (int i = 0; i < 2; i++) mma(c[i], a[i], hi[0], hi[1]);
-    for (int i = 0; i < 2; i++) mma(c[i], a[i], lo[0], lo[1]);
+    for (int i = 0; i < 2; i++) tensor_multiply(c[i], a[i], hi[0], hi[1]);
+    for (int i = 0; i < 2; i++) tensor_multiply(c[i], a[i], lo[0], lo[1]);
 }
 
 static __device__ __forceinline__ float scale_of(uint32_t pair, unsigned b) {
@@ -228,7 +228,7 @@ template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_BLOCKS
 }
 
 /* ---- many tokens: a block takes 128 outputs, NT * 16 tokens and a slice, a warp 32 outputs and half of the tokens. Rows and h
- * come through shared memory, a unit of 64 neurons at a time; in place of rows that nobody wants come zeros. ---- */
+ * come through shared memory, a unit of 64 neurons at a time, all of them. ---- */
 
 enum { DOWN_TOKEN = UNIT * 4 + 64 }; /* tokens lie apart so that the lanes of a fragment meet all banks */
 
@@ -254,19 +254,18 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
     uint32_t space = tensor_address(shared);
     unsigned column = blockIdx.x * 2 + threadIdx.x / 8 % 2; /* what this thread copies of every row */
     bool exists = column < l.out_padded / COLUMNS;
-    auto wanted = [&](unsigned id) { return id < l.n && (l.whole || l.wanted[id / 32] >> id % 32 & 1); };
     auto fetch = [&](unsigned unit, unsigned stage) {
         uint32_t at = space + stage * STAGE;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             unsigned r = threadIdx.x / 16 + i * 16, id = unit * UNIT + r;
-            bool there = exists && wanted(id);
+            bool there = exists && id < l.n;
             copy_piece<F>(at + threadIdx.x / 8 % 2 * (UNIT * ROW), r, l.V + (there ? id : 0) * l.ldv, exists ? column : 0,
                           threadIdx.x % 8, there);
         }
         if (F != SHK_CUDA_BF16 && threadIdx.x < 2 * UNIT) {
             unsigned id = unit * UNIT + threadIdx.x % UNIT, of = blockIdx.x * 2 + threadIdx.x / UNIT;
-            bool there = of < l.out_padded / COLUMNS && wanted(id);
+            bool there = of < l.out_padded / COLUMNS && id < l.n;
             copy_scales<F>(at + SCALES + threadIdx.x * 4, l.V + (there ? id : 0) * l.ldv, there ? of : 0, l.out_padded, there);
         }
 #pragma unroll

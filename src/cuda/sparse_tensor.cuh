@@ -13,12 +13,12 @@
 #ifndef SHK_CUDA_SPARSE_TENSOR_CUH
 #define SHK_CUDA_SPARSE_TENSOR_CUH
 
-#include "cuda/tensor.cuh"
 #include "cuda/tiles.cuh"
 
 /* FEW tokens are the columns of one product. With more than WHOLE all rows are read: by measurement (docs/RESULTS.md) a list of
  * what they want between them pays up to there. */
 enum { FEW = 8, WHOLE = 8, SPARSE_THREADS = 256, UP_SLICES = 8, DOWN_PARTS = 8, UNIT = 64 };
+static_assert(WHOLE <= FEW, "the kernels for many tokens read all rows of Vt");
 enum { WIDEST = 16384, FEW_SHARED = 64 * 1024 }; /* neurons and outputs; bytes of x */
 
 /* A layer's pass. */

@@ -7,21 +7,10 @@
 #ifndef SHK_CUDA_TILES_CUH
 #define SHK_CUDA_TILES_CUH
 
+#include "cuda/tensor.cuh"
 #include "cuda/weights.cuh"
 
 enum { STEP_THREADS = 256 };
-
-#if __CUDA_ARCH__ >= 800
-#define TENSOR_CORES 1
-static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-#else
-#define TENSOR_CORES 0
-static __device__ __forceinline__ void mma(float *, const uint32_t *, uint32_t, uint32_t) {}
-#endif
 
 /* hi + lo of two values, as pairs. */
 static __device__ __forceinline__ void split2(float x0, float x1, uint32_t *hi, uint32_t *lo) {
@@ -48,24 +37,6 @@ static __device__ __forceinline__ float4 four_of(const float *row, unsigned k, u
     return make_float4(row[k], k + 1 < cols ? row[k + 1] : 0, k + 2 < cols ? row[k + 2] : 0, k + 3 < cols ? row[k + 3] : 0);
 }
 
-static __device__ __forceinline__ void copy16(char *shared, const void *from, bool there) {
-    unsigned to = (unsigned)__cvta_generic_to_shared(shared), bytes = there ? 16 : 0; /* the rest becomes 0 */
-#if TENSOR_CORES
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-#endif
-    (void)to, (void)from, (void)bytes;
-}
-static __device__ __forceinline__ void copies_are_one_group() {
-#if TENSOR_CORES
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int N> static __device__ __forceinline__ void wait_but_for() {
-#if TENSOR_CORES
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-#endif
-}
-
 /* A row of activations to memory, without the gap, by STEP_THREADS. */
 static __device__ __forceinline__ void split_row(char *to, const float *x, unsigned cols, unsigned padded) {
     bool whole = cols % 4 == 0 && (uintptr_t)x % 16 == 0;
@@ -81,9 +52,10 @@ static __device__ __forceinline__ void split_rows(char *shared, const float *x, 
     unsigned step = STEP_THREADS * 4, lane4 = threadIdx.x % 32 * 4, first = threadIdx.x * 4 - lane4;
     for (unsigned token = 0; whole && token < T; token++)
         for (unsigned k = threadIdx.x * 4; k < padded; k += step)
-            copy16(shared + token * token_bytes(padded) + k * 4, k < cols ? x + token * ldx + k : x, k < cols);
-    copies_are_one_group();
-    wait_but_for<0>();
+            tensor_copy16(tensor_address(shared + token * token_bytes(padded) + k * 4), k < cols ? x + token * ldx + k : x,
+                          k < cols);
+    tensor_copy_group();
+    tensor_copy_wait<0>();
     for (unsigned token = 0; token < T; token++)
         for (unsigned k0 = first; k0 < padded; k0 += step) { /* whole warps */
             char *to = shared + token * token_bytes(padded);
@@ -215,8 +187,8 @@ static __device__ __forceinline__ void multiply(float c[MT][NT][4], const fragme
 #pragma unroll
                     for (int n = 0; n < TURNS; n++) {
                         const uint4 &b = part % 2 ? lo[n] : hi[n];
-                        mma(F == SHK_CUDA_BF16 ? c[m][n0 + n] : blocks[m][n], a[m][part / 2], part / 2 ? b.z : b.x,
-                            part / 2 ? b.w : b.y);
+                        tensor_multiply(F == SHK_CUDA_BF16 ? c[m][n0 + n] : blocks[m][n], a[m][part / 2], part / 2 ? b.z : b.x,
+                                        part / 2 ? b.w : b.y);
                     }
             if constexpr (F != SHK_CUDA_BF16) {
 #pragma unroll
