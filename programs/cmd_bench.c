@@ -32,7 +32,7 @@ static const option bench_options[] = {
     { "temp", 0, OPT_REAL, AT(temp), 0, 100, "T", "decode with tokens chosen at this temperature; 0: the likeliest" },
     { "top-k", 0, OPT_INT, AT(top_k), 0, INT32_MAX, "K", "among the K likeliest; 0: all" },
     { "top-p", 0, OPT_REAL, AT(top_p), 0, 1, "P", "among the likeliest that make up P" },
-    { "all-logits", 0, OPT_FLAG, AT(all_logits), 0, 0, NULL, "decode with all logits, not those alone that a greedy choice needs" },
+    { "all-logits", 0, OPT_FLAG, AT(all_logits), 0, 0, NULL, "decode with all logits on the host, choosing nothing" },
     { "json", 0, OPT_FLAG, AT(json), 0, 0, NULL,
       "print {\"bandwidth_gb_s\", \"gflop_s\", \"rows\": [{\"test\", \"depth\", \"threads\", \"batch\", \"tok_s\", \"tok_s_min\", "
       "\"tok_s_max\", \"bytes_per_token\", \"share\"}]}" },
