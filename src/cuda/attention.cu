@@ -115,12 +115,12 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
     score<KV, N>(scores[0] + from, ATTENTION_CHUNK, space, b.queries, D, key, n - from, D, a.softcap);
     __syncthreads();
     size_t each = part_floats(D), D4 = each - 4;
-    auto part_of = [&](uint32_t i) { /* NULL: the chunk is none of the query's */
-                                     uint32_t r = i / heads;
-                                     uint64_t mine = first_visible(pos + r, a.window) / ATTENTION_CHUNK;
-                                     size_t at = ((size_t)(row + r - shape.row0) * a.heads + head + i % heads) * shape.chunks +
-                                                 (chunk - mine);
-                                     return chunk < mine || pos + r < base ? (float *)NULL : parts + at * each;
+    /* where a query's chunk goes; NULL: the chunk is none of the query's */
+    auto part_of = [&](uint32_t i) {
+        uint32_t r = i / heads;
+        uint64_t mine = first_visible(pos + r, a.window) / ATTENTION_CHUNK;
+        size_t at = ((size_t)(row + r - shape.row0) * a.heads + head + i % heads) * shape.chunks + (chunk - mine);
+        return chunk < mine || pos + r < base ? (float *)NULL : parts + at * each;
     };
     for (uint32_t i = warp; i < b.queries; i += WARPS) {
         uint32_t r = i / heads;

@@ -122,7 +122,7 @@ shk_status cuda_reserve(void *dev, uint64_t positions, size_t heads, size_t, siz
         return shk_fail(err, SHK_E_UNSUPPORTED, "%s: heads of %zu values; %d at most", cu->name, head_dim, HEAD_DIM);
     uint64_t chunks = positions > UINT64_MAX / 4 ? UINT64_MAX : reach_of(positions) / ATTENTION_CHUNK;
     size_t row = heads * (head_dim + 7) * sizeof(float);
-    if (row && chunks > cu->scratch_bytes / row)
+    if (row && (chunks > cu->scratch_bytes / row || row > cu->scratch_bytes / (2 * SHK_PASS_ROWS)))
         return shk_fail(err, SHK_E_LIMIT, "%s: attention of %zu heads over %llu positions: they are too many", cu->name, heads,
                         (unsigned long long)positions);
     if (positions <= cu->positions) return SHK_OK;

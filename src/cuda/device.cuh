@@ -190,6 +190,13 @@ static inline void launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, unsigne
     cuda_note(cu, cudaLaunchKernelEx(&config, kernel, P(args)...));
 }
 
+/* Lets blocks of a kernel have all the shared memory that the device gives; once, when it is opened. */
+template <typename K> static inline void allow_shared(shk_cuda *cu, K *kernel) {
+    cudaFuncAttributes a = {};
+    cuda_note(cu, cudaFuncGetAttributes(&a, kernel));
+    cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(cu->shared - a.sharedSizeBytes)));
+}
+
 /* Runs the first of `left` ops, with those after it that it can take along; returns how many. One function a kind. */
 typedef size_t cuda_run_fn(shk_cuda *cu, const cuda_op *op, size_t left);
 cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run_spark_attention, cuda_run_conv1d, cuda_run_rglru,

@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(STEP_THREADS) split_all(char *out, const float
     split_row(out + (size_t)blockIdx.x * padded * 4, x + blockIdx.x * ldx, cols, padded);
 }
 
-/* split NULL: blocks split x themselves, which is the faster way while they are few to a token. */
+/* SPLIT: x is in `split` already, as split_all has made it; else each block splits what it takes, the faster way for few tokens. */
 template <format F, int NT, int WN, int DEPTH, bool SPLIT>
 __global__ void __launch_bounds__(PASS_THREADS, 2)
     linear_pass(jobs all, float *parts, const float *x, size_t ldx, const char *split, unsigned T, unsigned cols, unsigned padded,
@@ -288,20 +288,10 @@ void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, si
 
 enum { STEP_SHARED = 90 * 1024 }; /* two blocks of a multiprocessor, at sm_80 */
 
-template <format F> static void setup(shk_cuda *cu) {
-    auto allow = [&](auto kernel) {
-        cudaFuncAttributes a = {};
-        cuda_note(cu, cudaFuncGetAttributes(&a, kernel));
-        cuda_note(cu,
-                  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(cu->shared - a.sharedSizeBytes)));
-    };
-    allow(linear_steps<F>);
-}
-
 void cuda_linear_setup(shk_cuda *cu) {
-    setup<SHK_CUDA_BF16>(cu);
-    setup<SHK_CUDA_Q8>(cu);
-    setup<SHK_CUDA_Q4>(cu);
+    allow_shared(cu, linear_steps<SHK_CUDA_BF16>);
+    allow_shared(cu, linear_steps<SHK_CUDA_Q8>);
+    allow_shared(cu, linear_steps<SHK_CUDA_Q4>);
 }
 
 /* Products of one x by matrices of one kind, cut into one number of slices, that follow each other: tiles of `height` rows. */

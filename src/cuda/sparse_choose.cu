@@ -157,6 +157,7 @@ size_t cuda_run_sparse_layer(shk_cuda *cu, const cuda_op *op, size_t left) {
 }
 
 void cuda_sparse_setup(shk_cuda *cu) {
+    if (cu->major < 8) return;
     cuda_sparse_up_setup(cu);
     cuda_sparse_down_setup(cu);
 }

@@ -282,9 +282,9 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
     }
     float total[NT][2][4] = {}, c[NT][2][4] = {};
     unsigned stage = 0, part = 0, border = begin;
-    auto next_part = [&](unsigned unit) { /* one that ends after this unit's beginning */
-                                          while (part < DOWN_PARTS && (border = unit_of(l, slice, ++part)) <= unit)
-                                              ;
+    /* goes on to one that ends after this unit's beginning */
+    auto next_part = [&](unsigned unit) {
+        while (part < DOWN_PARTS && (border = unit_of(l, slice, ++part)) <= unit) {}
     };
     next_part(begin);
     for (unsigned unit = begin; unit < end; unit++) {
@@ -325,28 +325,21 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
 
 /* ---- on the host ---- */
 
-/* Calls go(kernel, tokens, bytes) with the form for T tokens: the deepest that fits. */
-template <format F, int NT, typename G> static bool offer(const shk_cuda *cu, G go) {
-    constexpr int DEEP = NT == 1 ? 7 : NT == 2 ? 6 : NT == 4 ? 4 : 3;
-    constexpr unsigned stage = down_stage_bytes<F>(NT * 16);
-    if (DEEP * stage + 2048 <= cu->shared) go(down_pass<F, NT, DEEP>, NT * 16, DEEP * stage);
-    else if (NT > 1 && 3 * stage + 2048 > cu->shared) return false;
-    else go(down_pass<F, NT, 3>, NT * 16, 3 * stage);
-    return true;
-}
+template <format F> struct down_form {
+    enum { WIDE = 1 };
+    static constexpr unsigned stage(unsigned tokens) { return down_stage_bytes<F>(tokens); }
+    static constexpr int deep(int nt) { return nt == 1 ? 7 : nt == 2 ? 6 : nt == 4 ? 4 : 3; }
+    template <int NT, int STAGES> static auto kernel() { return down_pass<F, NT, STAGES>; }
+};
 
 template <format F> static void run_down(shk_cuda *cu, const sparse_layer &l) {
     if (l.T <= FEW) {
         launch(cu, down_few<F>, dim3(l.out_padded / COLUMNS, l.slices), SPARSE_THREADS, few_bytes<F>(), l);
         return;
     }
-    auto go = [&](auto kernel, unsigned tokens, unsigned bytes) {
+    offer_for<down_form<F>>(cu, l.T, [&](auto kernel, unsigned tokens, unsigned bytes) {
         launch(cu, kernel, dim3(blocks_for(l.out, 128), l.slices, blocks_for(l.T, tokens)), SPARSE_THREADS, bytes, l);
-    };
-    if (l.T > 64 && offer<F, 8>(cu, go)) return;
-    if (l.T > 32 && offer<F, 4>(cu, go)) return;
-    if (l.T > 16 && offer<F, 2>(cu, go)) return;
-    offer<F, 1>(cu, go);
+    });
 }
 
 void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f) {
@@ -356,12 +349,8 @@ void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f) {
 }
 
 template <format F> static void setup(shk_cuda *cu) {
-    auto allow = [&](auto kernel, unsigned, unsigned bytes) {
-        cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    };
-    if (cu->major < 8) return;
-    allow(down_few<F>, 0, few_bytes<F>());
-    offer<F, 1>(cu, allow), offer<F, 2>(cu, allow), offer<F, 4>(cu, allow), offer<F, 8>(cu, allow);
+    allow_shared(cu, down_few<F>);
+    allow_forms<down_form<F>>(cu);
 }
 
 void cuda_sparse_down_setup(shk_cuda *cu) {

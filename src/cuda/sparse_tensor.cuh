@@ -61,6 +61,34 @@ static __host__ __device__ __forceinline__ bool up_is_few(const sparse_layer &l)
         else call(SHK_CUDA_Q4);                                                                                                    \
     } while (0)
 
+/* The kernels for many tokens have forms for NT * 16 of them, with stages of shared memory, some of which are on their way: `Form`
+ * says how large one is, how many are best where there is room (3 do), and the kernel. Calls go(kernel, tokens, bytes) with the
+ * deepest that fits; false: none does. The smallest always is taken to. */
+template <typename Form, int NT, typename G> static bool offer(const shk_cuda *cu, G go) {
+    constexpr unsigned stage = Form::stage(NT * 16), reserve = 2048;
+    constexpr int deep = Form::deep(NT);
+    if (deep * stage + reserve <= cu->shared) go(Form::template kernel<NT, deep>(), NT * 16, deep * stage);
+    else if (NT > 1 && 3 * stage + reserve > cu->shared) return false;
+    else go(Form::template kernel<NT, 3>(), NT * 16, 3 * stage);
+    return true;
+}
+
+/* The form for T tokens. */
+template <typename Form, typename G> static void offer_for(const shk_cuda *cu, unsigned T, G go) {
+    if constexpr (Form::WIDE) {
+        if (T > 64 && offer<Form, 8>(cu, go)) return;
+    }
+    if (T > 32 && offer<Form, 4>(cu, go)) return;
+    if (T > 16 && offer<Form, 2>(cu, go)) return;
+    offer<Form, 1>(cu, go);
+}
+
+template <typename Form> static void allow_forms(shk_cuda *cu) {
+    auto allow = [&](auto kernel, unsigned, unsigned) { allow_shared(cu, kernel); };
+    offer<Form, 1>(cu, allow), offer<Form, 2>(cu, allow), offer<Form, 4>(cu, allow);
+    if constexpr (Form::WIDE) offer<Form, 8>(cu, allow);
+}
+
 /* h as it is kept: for bf16 weights hi and lo, else f32, since a scale comes first. Nobody's h: 0. */
 static __device__ __forceinline__ void put_h(const sparse_layer &l, uint32_t *at, float g, float dot) {
     float h = g == 0 ? 0 : g * dot;

@@ -134,9 +134,9 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
     }
     float total[2][NT][4] = {}, c[2][NT][4] = {};
     unsigned stage = 0, slice = 0, border = 0;
-    auto next_slice = [&](unsigned k) { /* one that ends after k groups */
-                                        while (slice < UP_SLICES && (border = ++slice * groups / UP_SLICES) <= k)
-                                            ;
+    /* goes on to one that ends after k groups */
+    auto next_slice = [&](unsigned k) {
+        while (slice < UP_SLICES && (border = ++slice * groups / UP_SLICES) <= k) {}
     };
     next_slice(0);
     for (unsigned k = 0; k < groups; k++) {
@@ -178,15 +178,12 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
 
 /* ---- on the host ---- */
 
-/* Calls go(kernel, tokens, bytes) with the form for NT * 16 tokens: the deepest that fits. */
-template <format F, int NT, typename G> static bool offer(const shk_cuda *cu, G go) {
-    constexpr int DEEP = NT == 1 ? 6 : NT == 2 ? 5 : NT == 4 ? 4 : 3;
-    constexpr unsigned stage = up_stage_bytes<F>(NT * 16);
-    if (DEEP * stage + 2048 <= cu->shared) go(up_pass<F, NT, DEEP>, NT * 16, DEEP * stage);
-    else if (NT > 1 && 3 * stage + 2048 > cu->shared) return false;
-    else go(up_pass<F, NT, 3>, NT * 16, 3 * stage);
-    return true;
-}
+template <format F> struct up_form {
+    enum { WIDE = F == SHK_CUDA_BF16 }; /* where there are scales, registers do not suffice for 128 tokens */
+    static constexpr unsigned stage(unsigned tokens) { return up_stage_bytes<F>(tokens); }
+    static constexpr int deep(int nt) { return nt == 1 ? 6 : nt == 2 ? 5 : nt == 4 ? 4 : 3; }
+    template <int NT, int STAGES> static auto kernel() { return up_pass<F, NT, STAGES>; }
+};
 
 template <format F> static void run_up(shk_cuda *cu, const sparse_layer &l) {
     if (up_is_few(l)) {
@@ -194,15 +191,9 @@ template <format F> static void run_up(shk_cuda *cu, const sparse_layer &l) {
         launch(cu, up_few<F>, dim3(blocks), SPARSE_THREADS, l.T * token_bytes(l.in_padded), l);
         return;
     }
-    auto go = [&](auto kernel, unsigned tokens, unsigned bytes) {
+    offer_for<up_form<F>>(cu, l.T, [&](auto kernel, unsigned tokens, unsigned bytes) {
         launch(cu, kernel, dim3(blocks_for(l.n, UP_ROWS), blocks_for(l.T, tokens)), SPARSE_THREADS, bytes, l);
-    };
-    if constexpr (F == SHK_CUDA_BF16) { /* where there are scales, registers do not suffice */
-        if (l.T > 64 && offer<F, 8>(cu, go)) return;
-    }
-    if (l.T > 32 && offer<F, 4>(cu, go)) return;
-    if (l.T > 16 && offer<F, 2>(cu, go)) return;
-    offer<F, 1>(cu, go);
+    });
 }
 
 void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f) {
@@ -212,13 +203,8 @@ void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f) {
 }
 
 template <format F> static void setup(shk_cuda *cu) {
-    auto allow = [&](auto kernel, unsigned, unsigned bytes) {
-        cuda_note(cu, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    };
-    if (cu->major < 8) return;
-    allow(up_few<F>, 0, FEW_SHARED);
-    offer<F, 1>(cu, allow), offer<F, 2>(cu, allow), offer<F, 4>(cu, allow);
-    if constexpr (F == SHK_CUDA_BF16) offer<F, 8>(cu, allow);
+    allow_shared(cu, up_few<F>);
+    allow_forms<up_form<F>>(cu);
 }
 
 void cuda_sparse_up_setup(shk_cuda *cu) {

@@ -89,6 +89,30 @@ template <> struct fragment<SHK_CUDA_BF16> {
     }
     __device__ __forceinline__ float scale(int, int) const { return 1; }
 };
+/* Quants: of each row a W for both halves of the group, and a pair of scales. */
+template <typename W> struct quants {
+    W w[2];
+    uint32_t d[2];
+    enum { TILE = 64 * sizeof(W) + 64, BYTES = 4 * sizeof(W) };
+    __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
+        for (int i = 0; i < 2; i++) {
+            stream(&w[i], at + group * TILE + (i * 32 + lane) * sizeof(W));
+            d[i] = __ldg((const uint32_t *)(at + group * TILE + 64 * sizeof(W)) + lane / 4 + i * 8);
+        }
+    }
+    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
+        for (int i = 0; i < 2; i++) {
+            stream(&w[i], row[i] + group * BYTES + part * sizeof(W));
+            d[i] = __ldg((const uint32_t *)(row[i] + padded / 64 * BYTES) + group);
+        }
+    }
+    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *scales) {
+        for (int i = 0; i < 2; i++) w[i] = *(const W *)(row[i] + part * sizeof(W)), d[i] = scales[i * 8];
+    }
+    __device__ __forceinline__ float scale(int h, int r) const {
+        return __half2float(__ushort_as_half((unsigned short)(d[r] >> (16 * h))));
+    }
+};
 /* Two bytes, as signed integers, to bf16: made f32 by the exponent of 2^23, of which bf16 is the upper half. */
 static __device__ __forceinline__ uint32_t bytes_bf16(uint32_t w, int i) {
     uint32_t u = w ^ 0x80808080u;
@@ -96,34 +120,13 @@ static __device__ __forceinline__ uint32_t bytes_bf16(uint32_t w, int i) {
     float f1 = __uint_as_float(__byte_perm(u, 0x4b000000u, 0x7540 | (i + 1))) - 8388736.0f;
     return __byte_perm(__float_as_uint(f0), __float_as_uint(f1), 0x7632);
 }
-template <> struct fragment<SHK_CUDA_Q8> {
-    uint4 w[2];
-    uint32_t d[2];
-    enum { TILE = 1024 + 64, BYTES = 64 };
-    __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
-        for (int i = 0; i < 2; i++) {
-            w[i] = stream16(at + group * TILE + i * 512 + lane * 16);
-            d[i] = __ldg((const uint32_t *)(at + group * TILE + 1024) + lane / 4 + i * 8);
-        }
-    }
-    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
-        for (int i = 0; i < 2; i++) {
-            w[i] = stream16(row[i] + group * BYTES + part * 16);
-            d[i] = __ldg((const uint32_t *)(row[i] + padded) + group);
-        }
-    }
-    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *scales) {
-        for (int i = 0; i < 2; i++) w[i] = *(const uint4 *)(row[i] + part * 16), d[i] = scales[i * 8];
-    }
+template <> struct fragment<SHK_CUDA_Q8> : quants<uint4> {
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         for (int r = 0; r < 2; r++) {
             uint32_t x = h ? w[r].z : w[r].x, y = h ? w[r].w : w[r].y;
             out[0][r] = bytes_bf16(x, 0), out[0][2 + r] = bytes_bf16(x, 2);
             out[1][r] = bytes_bf16(y, 0), out[1][2 + r] = bytes_bf16(y, 2);
         }
-    }
-    __device__ __forceinline__ float scale(int h, int r) const {
-        return __half2float(__ushort_as_half((unsigned short)(d[r] >> (16 * h))));
     }
 };
 /* Two nibbles, 16 bits apart, to bf16: in the mantissa of 128, and 136 taken off again. */
@@ -133,34 +136,13 @@ static __device__ __forceinline__ uint32_t nibbles_bf16(uint32_t w) {
     v = __hadd2(v, __floats2bfloat162_rn(-136.0f, -136.0f));
     return *(uint32_t *)&v;
 }
-template <> struct fragment<SHK_CUDA_Q4> {
-    uint2 w[2];
-    uint32_t d[2];
-    enum { TILE = 512 + 64, BYTES = 32 };
-    __device__ __forceinline__ void load(const char *at, size_t group, unsigned lane) {
-        for (int i = 0; i < 2; i++) {
-            w[i] = stream8(at + group * TILE + i * 256 + lane * 8);
-            d[i] = __ldg((const uint32_t *)(at + group * TILE + 512) + lane / 4 + i * 8);
-        }
-    }
-    __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
-        for (int i = 0; i < 2; i++) {
-            w[i] = stream8(row[i] + group * BYTES + part * 8);
-            d[i] = __ldg((const uint32_t *)(row[i] + padded / 2) + group);
-        }
-    }
-    __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *scales) {
-        for (int i = 0; i < 2; i++) w[i] = *(const uint2 *)(row[i] + part * 8), d[i] = scales[i * 8];
-    }
+template <> struct fragment<SHK_CUDA_Q4> : quants<uint2> {
     __device__ __forceinline__ void a(uint32_t out[2][4], int h) const {
         for (int r = 0; r < 2; r++) {
             uint32_t x = h ? w[r].y : w[r].x;
             out[0][r] = nibbles_bf16(x), out[0][2 + r] = nibbles_bf16(x >> 4);
             out[1][r] = nibbles_bf16(x >> 8), out[1][2 + r] = nibbles_bf16(x >> 12);
         }
-    }
-    __device__ __forceinline__ float scale(int h, int r) const {
-        return __half2float(__ushort_as_half((unsigned short)(d[r] >> (16 * h))));
     }
 };
 

@@ -24,6 +24,9 @@ static __device__ __forceinline__ uint2 stream8(const void *p) {
     return v;
 }
 
+static __device__ __forceinline__ void stream(uint4 *v, const void *p) { *v = stream16(p); }
+static __device__ __forceinline__ void stream(uint2 *v, const void *p) { *v = stream8(p); }
+
 static __device__ __forceinline__ float byte_of(uint32_t w, int i) { return (float)(int8_t)(w >> (8 * i)); }
 
 /* Values [k, k + 8) of a row whose padded length is `padded`; k a multiple of 8. */

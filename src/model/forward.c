@@ -156,7 +156,7 @@ static shk_status deliver(shk_model *m, const shk_output *out, size_t n, bool so
     }
     for (size_t i = 0; finite && i < n; i++) { /* one that has no choice does not keep others from theirs */
         if (!out[i].sampler) continue;
-        more |= !there[i];
+        more |= c && (!there[i] || c[i].id < 0);
         shk_status one = choose(m, &out[i], i, c ? &c[i] : NULL, there[i], st ? NULL : err);
         if (one) *out[i].sampled = -1;
         if (!st) st = one;
