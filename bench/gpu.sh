@@ -26,6 +26,7 @@ for model in gemma2-2b spark-gemma2-2b recurrentgemma-2b; do
 done
 bench recurrentgemma-2b-bf16 --prefill 0 -n 48 -d 1000000
 bench spark-gemma2-2b-bf16 --vs "$folder/gemma2-2b-bf16.gguf" --prefill 0 -n 48 -d "0 4096"
+bench spark-gemma2-2b-bf16 --dense --prefill 0 -n 48 -b "2 4 8" # whole matrices where a list is the rule
 for type in q8_0 q4_0; do bench spark-gemma2-2b-$type --vs "$folder/gemma2-2b-$type.gguf" --prefill 0 -n 48; done
 bench gemma2-2b-bf16 --prefill 0 -n 48 -b "1 16" --temp 1 --top-k 64 --top-p 0.95
 bench gemma2-2b-bf16 --prefill 0 -n 48 -b "1 16" --temp 1
