@@ -207,11 +207,10 @@ void cuda_attend(shk_cuda *cu, const cuda_op *op, const head_jobs *jobs, bool wr
                          at->softcap,
                          (float)kv_bytes(op->kv, 32) / 32 };
     if (at->write && !written) cuda_put_in_rings(cu, a);
-    uint32_t chunks = (uint32_t)(cu->reach / ATTENTION_CHUNK), group = a.heads / a.kv_heads,
-             heads = (uint32_t)smaller(group, !jobs        ? GROUP_HEADS
-                                              : cu->T <= 4 ? 1
-                                                           : 2),
-             D = a.head_dim; /* few blocks: short ones */
+    uint32_t most = GROUP_HEADS; /* heads to a block: steps have few blocks, which are the sooner done */
+    if (jobs) most = cu->T <= 4 ? 1 : 2;
+    uint32_t chunks = (uint32_t)(cu->reach / ATTENTION_CHUNK), group = a.heads / a.kv_heads, heads = (uint32_t)smaller(group, most),
+             D = a.head_dim;
     if (a.window && chunks > a.window / ATTENTION_CHUNK + 2) chunks = a.window / ATTENTION_CHUNK + 2;
     float *parts = (float *)(void *)cu->scratch;
     size_t each = (size_t)chunks * a.heads * part_floats(D) * sizeof(float), row_bytes = heads * D * sizeof(float);

@@ -206,6 +206,7 @@ cuda_run_fn cuda_run_linear, cuda_run_block_linear, cuda_run_attention, cuda_run
 
 /* Norms, scales and rotations of heads up to the attention that uses them (heads.cu), from `op` on; 0: op begins no such run. */
 size_t cuda_run_heads(shk_cuda *cu, const cuda_op *op, size_t left);
+
 /* Rows that are still sums of slices: slice s of row r begins at s * step + r * ld. */
 typedef struct row_parts {
     const float *at;   /* NULL: the rows are there */
