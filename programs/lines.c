@@ -71,6 +71,8 @@ static void open_editor(lines *l) {
     /* a signal would leave the line as it is, so while one is edited Ctrl-C is a key; then so is Ctrl-Z. (The narrow form of
      * EL_ADDFN leaks.) */
     el_set(l->editor, EL_SETTY, "-d", "-isig", NULL);
+    /* while none is, Ctrl-D must wait for the next line as other keys do; as a mark of the end it would be lost */
+    el_set(l->editor, EL_SETTY, "-x", "eof=", NULL);
     el_wset(l->editor, EL_ADDFN, L"cancel", L"drop what has been typed", cancel);
     el_wset(l->editor, EL_ADDFN, L"suspend", L"stop the program", suspend);
     el_set(l->editor, EL_BIND, "^C", "cancel", NULL);

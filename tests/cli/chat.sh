@@ -112,14 +112,21 @@ keys '/quit\r'
 terminal_end
 check "/quit leaves the terminal" [ $status = 0 ]
 
-terminal chat -m speaking --temp 0 -n 1000000 --context 10000000
-shown 'Ctrl-D leaves'
-keys 'Hello\r'
-sleep 1
+long_answer() { # of N tokens, once it has begun
+    terminal chat -m speaking -t 1 --temp 0 --logit-bias 1=-inf --logit-bias 5=-inf -n "$1" --context 10000000
+    shown 'Ctrl-D leaves'
+    keys 'Hello\r'
+    shown '<unused'
+}
+long_answer 1000000
 keys '\003'
-check "Ctrl-C stops an answer" shown '^> '
+check "Ctrl-C stops an answer" shown '^> $'
 keys '/save stopped.state\r/quit\r'
 terminal_end
 check "and not the program" [ $status = 0 -a -s stopped.state ]
+long_answer 10000
+keys '/save typed.state\r\004'
+terminal_end
+check "what is typed during an answer waits for its end, Ctrl-D too" [ $status = 0 -a -s typed.state ]
 
 finish

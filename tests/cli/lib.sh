@@ -93,16 +93,18 @@ shown() {
     return 1
 }
 
-# Waits for the program's end, 10 seconds at most: status.
+# Waits for the program's end, 10 seconds at most: status, 124 if it had to be killed.
 terminal_end() {
     for _ in $(seq 100); do
         kill -0 "$terminal_pid" 2>/dev/null || break
         sleep 0.1
     done
-    kill "$terminal_pid" 2>/dev/null
+    local killed=no
+    kill "$terminal_pid" 2>/dev/null && killed=yes
     exec 9>&-
     wait "$terminal_pid"
     status=$?
+    [ $killed = no ] || status=124 # script(1) itself would say 0
 }
 
 # ---- models ----
