@@ -85,7 +85,7 @@ static __device__ __forceinline__ void join_chunks(float *o, const float *parts,
 template <shk_type KV, int N, int Q>
 __global__ void __launch_bounds__(ATTEND_THREADS)
     attend(float *o, float *parts, uint32_t *counters, attention_args a, attend_shape shape, head_jobs jobs, device_work *work) {
-    extern __shared__ __align__(16) float space[];
+    DYNAMIC_SHARED(float, space, 16);
     __shared__ float scores[GROUP_HEADS][ATTENTION_CHUNK], sums[GROUP_HEADS];
     let_next_start(); /* what is known of the pass does not change while it runs: it may be read before */
     uint32_t kv = blockIdx.y / shape.cuts, D = a.head_dim, group = a.heads / a.kv_heads, row = shape.row0 + blockIdx.z * shape.rows;
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
     ring_run key(keys(a, s, kv), first), value(values(a, s, kv), first);
     uint32_t lines = (uint32_t)((key.view.bytes + 127) / 128);
     for (uint32_t i = threadIdx.x; jobs.n && i < (n - from) * lines; i += ATTEND_THREADS) { /* on their way while q is made */
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(key[i / lines] + i % lines * 128));
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(value[i / lines] + i % lines * 128));
+        prefetch(key[i / lines] + i % lines * 128);
+        prefetch(value[i / lines] + i % lines * 128);
     }
     wait_for_previous();
     if (jobs.n) finish_heads(space, space + heads * D, jobs, a, s, row, head, heads, kv, chunk == pos / ATTENTION_CHUNK);

@@ -170,24 +170,28 @@ enum { HEAD_DIM = 512 }; /* values of a head, at most */
 static inline unsigned blocks_for(size_t n, size_t each) { return (unsigned)((n + each - 1) / each); }
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Every launch goes through here: programmatic dependent launch where the device has it, so that a kernel's first blocks are up,
- * and its weights on their way, before the kernel before it is done. */
 void cuda_note(shk_cuda *cu, cudaError_t e);
 
+/* Every launch goes through here. `early`: programmatic dependent launch where the device has it, so that a kernel's first blocks
+ * are up, and its weights on their way, before the kernel before it is done. */
 template <typename... P, typename... A>
-static inline void launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+static inline void launch_as(shk_cuda *cu, bool early, void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared, A... args) {
     if (cu->broken || !grid.x || !grid.y || !grid.z) return;
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute dependent = {};
+    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    dependent.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
-    config.blockDim = dim3(threads);
+    config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = cu->stream;
-    config.attrs = &early;
-    config.numAttrs = cu->major >= 9;
+    config.attrs = &dependent;
+    config.numAttrs = early && cu->major >= 9;
     cuda_note(cu, cudaLaunchKernelEx(&config, kernel, P(args)...));
+}
+template <typename... P, typename... A>
+static inline void launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared, A... args) {
+    launch_as(cu, true, kernel, grid, threads, shared, args...);
 }
 
 /* Lets blocks of a kernel have all the shared memory that the device gives; once, when it is opened. */
@@ -253,17 +257,8 @@ void cuda_close(void *dev);
 /* ---- for kernels ---- */
 #ifdef __CUDACC__
 
-/* The next kernel may start; this one goes on once the one before it is done. Nothing that kernels write may be touched before. */
-static __device__ __forceinline__ void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-static __device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+#include "cuda/ptx.cuh"
+
 static __device__ __forceinline__ void in_turn() {
     let_next_start();
     wait_for_previous();
@@ -274,12 +269,10 @@ static __device__ __forceinline__ float gelu(float v) {
 }
 
 template <typename V> static __device__ __forceinline__ V warp_sum(V v) {
-    for (int i = 16; i; i >>= 1) v += __shfl_xor_sync(0xffffffffu, v, i);
-    return v;
+    return warp_join(v, [](V a, V b) { return a + b; });
 }
 static __device__ __forceinline__ float warp_max(float v) { /* a NaN is passed over */
-    for (int i = 16; i; i >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, i));
-    return v;
+    return warp_join(v, [](float a, float b) { return fmaxf(a, b); });
 }
 
 /* Over a block of whole warps, at most 1024 threads; every thread gets the result. `space` [32], reusable after the call. */

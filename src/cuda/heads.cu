@@ -5,7 +5,7 @@
 enum { HEADS_THREADS = 256 };
 
 __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(head_jobs jobs, attention_args a, uint32_t T) {
-    extern __shared__ float space[]; /* [warps, head_dim] */
+    DYNAMIC_SHARED(float, space, 4); /* [warps, head_dim] */
     uint32_t lane = threadIdx.x % 32, D = a.head_dim, i = (blockIdx.x * HEADS_THREADS + threadIdx.x) / 32;
     uint32_t row = i / jobs.heads, head = i % jobs.heads, which = 0;
     float *v = space + threadIdx.x / 32 * D;

@@ -44,7 +44,7 @@ template <format F>
 __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
     linear_steps(jobs j, const float *x, size_t ldx, unsigned T, unsigned cols, unsigned padded, unsigned slices) {
     enum { AHEAD = F == SHK_CUDA_Q4 ? 6 : 4 }; /* groups that are on their way */
-    extern __shared__ __align__(128) char shared[];
+    DYNAMIC_SHARED(char, shared, 128);
     __shared__ float part[8][8][16]; /* [warp][token][row] */
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned per_block = 8 / slices, slice = warp % slices, groups = padded / 64;
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(PASS_THREADS, 2)
                 unsigned slices) {
     using shape = pass_shape<NT, WN, DEPTH>;
     constexpr int MT = shape::MT;
-    extern __shared__ __align__(128) char shared[];
+    DYNAMIC_SHARED(char, shared, 128);
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned among = (T + shape::TOKENS - 1) / shape::TOKENS, place = blockIdx.x / among; /* of rows; neighbours share weights */
     unsigned slice = blockIdx.y, groups = padded / 64, token0 = blockIdx.x % among * shape::TOKENS;
@@ -281,8 +281,7 @@ __global__ void __launch_bounds__(32) make_tiles(char *to, const char *from, siz
 
 void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f) {
     size_t padded = shk_cuda_padded(cols);
-    make_tiles<<<dim3((unsigned)(padded / 64), blocks_for(rows, 16)), 32, 0, cu->stream>>>(to, from, stride, rows, f, padded);
-    cuda_note(cu, cudaGetLastError());
+    launch_as(cu, false, make_tiles, dim3((unsigned)(padded / 64), blocks_for(rows, 16)), 32, 0, to, from, stride, rows, f, padded);
     cuda_note(cu, cudaStreamSynchronize(cu->stream));
 }
 

@@ -23,16 +23,14 @@ __global__ void __launch_bounds__(PROBE_THREADS) read_all(float *sink, const uin
 /* 8 independent products of 16 x 16 by 16 x 8 in each warp, over and over, of numbers that are not all the same. */
 __global__ void __launch_bounds__(PROBE_THREADS) multiply_all(float *sink, int rounds) {
     float c[8][4] = {};
-#if __CUDA_ARCH__ >= 800
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     uint32_t a[4], b[2];
     for (int i = 0; i < 4; i++) a[i] = 0x3c003c00u + threadIdx.x * 0x00110007u + i;
     for (int i = 0; i < 2; i++) b[i] = 0x3c00bc00u + threadIdx.x * 0x00050003u + i;
     for (int r = 0; r < rounds; r++)
 #pragma unroll
         for (int j = 0; j < 8; j++)
-            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                         : "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+            tensor_multiply(c[j], a, b[0], b[1]);
 #else
     for (int r = 0; r < rounds * 16; r++)
 #pragma unroll
@@ -81,9 +79,8 @@ extern "C" shk_status shk_cuda_probe(shk_ceilings *out, shk_error *err) {
     if (!data) cuda_note(cu, cudaErrorMemoryAllocation);
     else cuda_note(cu, cudaMemset(data, 0x5a, bytes));
     double read = median_seconds(
-        cu, [&] { read_all<<<cu->sms * 4, PROBE_THREADS, 0, cu->stream>>>(sink, (const uint4 *)(void *)data, bytes / 16); });
-    double compute = median_seconds(cu, [&] { multiply_all<<<cu->sms * 4, PROBE_THREADS, 0, cu->stream>>>(sink, ROUNDS); });
-    cuda_note(cu, cudaGetLastError());
+        cu, [&] { launch_as(cu, false, read_all, cu->sms * 4, PROBE_THREADS, 0, sink, (const uint4 *)(void *)data, bytes / 16); });
+    double compute = median_seconds(cu, [&] { launch_as(cu, false, multiply_all, cu->sms * 4, PROBE_THREADS, 0, sink, ROUNDS); });
     double warps = (double)(cu->sms * 4 * (PROBE_THREADS / 32)), each = cu->major >= 8 ? 8 * 2.0 * 16 * 8 * 16 : 16 * 32 * 32 * 2.0;
     *out = shk_ceilings{ (double)bytes / read, warps * ROUNDS * each / compute };
     if (cu->broken) st = shk_fail(err, SHK_E_DEVICE, "%s: %s", cu->name, cudaGetErrorString(cu->broken));

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(GATE_THREADS) gated_step(float *y, gated_args 
     float lambda = 0, bias[2] = {}, h = 0, x = 0, branch = 0;
     let_next_start();
     for (size_t i = threadIdx.x / 8; o < g.padded && i < g.n; i += 32) /* on their way while the convolution ends */
-        for (int k = 0; k < 2; k++) asm volatile("prefetch.global.L2 [%0];" ::"l"(g.W[k] + (b * g.n + i) * g.stride + o));
+        for (int k = 0; k < 2; k++) prefetch(g.W[k] + (b * g.n + i) * g.stride + o);
     if (ends) /* of a pass, this alone writes the state */
         lambda = g.lambda[channel], bias[0] = g.bias[0][channel], bias[1] = g.bias[1][channel], h = *state;
     wait_for_previous();

@@ -197,8 +197,7 @@ static __device__ __forceinline__ void score(float *scores, size_t ld, const flo
                 }
             }
             for (uint32_t u = 0; u < 4 && h + u < heads; u++) {
-                float s = sum[u];
-                for (int i = 4; i; i >>= 1) s += __shfl_xor_sync(0xffffffffu, s, i);
+                float s = warp_join<8>(sum[u], [](float a, float b) { return a + b; });
                 if (softcap > 0) s = softcap * tanhf(s / softcap);
                 if (!lane && j < n) scores[(h + u) * ld + j] = s;
             }

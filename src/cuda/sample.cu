@@ -46,9 +46,7 @@ static __device__ row_part merge(row_part a, row_part b) {
 static __device__ row_part merge_block(row_part c, row_part *space) {
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int again = 0; again < 2; again++) {
-        for (int i = 16; i; i >>= 1)
-            c = merge(c, row_part{ __shfl_xor_sync(0xffffffffu, c.top, i), __shfl_xor_sync(0xffffffffu, c.id, i),
-                                   __shfl_xor_sync(0xffffffffu, c.low, i), __shfl_xor_sync(0xffffffffu, c.odd, i) });
+        c = warp_join(c, [](row_part a, row_part b) { return merge(a, b); });
         if (again) break;
         if (!lane) space[warp] = c;
         __syncthreads();
@@ -82,7 +80,7 @@ template <typename V> static __device__ V sum_before(V v, V *space) {
 static __device__ uint32_t block_min(uint32_t v, uint32_t *space) {
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int again = 0; again < 2; again++) {
-        for (int i = 16; i; i >>= 1) v = min(v, __shfl_xor_sync(0xffffffffu, v, i));
+        v = warp_join(v, [](uint32_t a, uint32_t b) { return min(a, b); });
         if (again) break;
         if (!lane) space[warp] = v;
         __syncthreads();

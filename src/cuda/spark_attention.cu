@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS)
 template <shk_type KV, int N>
 __global__ void __launch_bounds__(SCORE_THREADS)
     spark_scores(pair_space p, attention_args a, uint32_t row0, uint32_t cuts, head_jobs jobs, float *finished) {
-    extern __shared__ __align__(16) float q[]; /* [heads of the group, head_dim], a key and a value [2, head_dim] */
+    DYNAMIC_SHARED(float, q, 16); /* [heads of the group, head_dim], a key and a value [2, head_dim] */
     let_next_start();
     uint32_t row = row0 + blockIdx.z, kv = blockIdx.y / cuts, rank = a.rank, group = a.heads / a.kv_heads, D = a.head_dim;
     uint32_t head = kv * group + blockIdx.y % cuts * GROUP_HEADS, left = (kv + 1) * group - head;
@@ -148,7 +148,7 @@ template <shk_type KV, int N>
 __global__ void __launch_bounds__(KEPT_THREADS)
     spark_kept(float *o, float *parts, uint32_t *kept, const choice *choices, pair_space p, attention_args a, uint32_t row0,
                double k, unsigned ddof, uint32_t *counters, device_work *work) {
-    extern __shared__ __align__(16) float q[]; /* [head_dim - rank] */
+    DYNAMIC_SHARED(float, q, 16); /* [head_dim - rank] */
     __shared__ float own_weights[CHOOSE_REACH / KEPT_PARTS];
     __shared__ uint32_t own_ids[CHOOSE_REACH / KEPT_PARTS];
     __shared__ float weight[KEPT_AT_ONCE];
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(KEPT_THREADS)
 #pragma unroll
                 for (int e = 0; e < N; e++) dot = fmaf(q[i + e], v[e], dot);
             }
-            for (int i = 4; i; i >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, i);
+            dot = warp_join<8>(dot, [](float a, float b) { return a + b; });
             if (lane % 8 == 0 && j < m) where[j] = pos, weight[j] = w[j0 + j] * (fmaxf(dot, 0) + log1pf(expf(-fabsf(dot))));
         }
         __syncthreads();

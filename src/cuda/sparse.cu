@@ -80,7 +80,7 @@ typedef struct sparse_args {
 /* A block goes through every SLICES-th run of 8 active neurons: a warp makes the product of a neuron, then all threads add its
  * output rows. parts [T, SLICES, out]. F of SHK_CUDA_FORMATS: the products are in `value` already. */
 template <format F, format G> __global__ void __launch_bounds__(GLU_THREADS) sparse_glu(float *parts, sparse_args a, unsigned t0) {
-    extern __shared__ float sum[]; /* [out_padded] */
+    DYNAMIC_SHARED(float, sum, 4); /* [out_padded] */
     __shared__ float c[NEURONS];
     __shared__ uint32_t id[NEURONS];
     unsigned t = t0 + blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -97,7 +97,7 @@ template <format F, format G> __global__ void __launch_bounds__(GLU_THREADS) spa
         if (j < n) {
             /* the output row is wanted next: let it come meanwhile */
             for (size_t at = lane * 128; at < a.ldv; at += 32 * 128)
-                asm volatile("prefetch.global.L2 [%0];" ::"l"(a.V + ids[j] * a.ldv + at));
+                prefetch(a.V + ids[j] * a.ldv + at);
             if constexpr (F == SHK_CUDA_FORMATS) {
                 if (!lane) c[warp] = value[j];
             } else {

@@ -132,7 +132,7 @@ template <format F> static __host__ __device__ constexpr unsigned few_bytes() { 
 
 template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_BLOCKS) down_few(sparse_layer l) {
     enum { ROW = row_bytes<F>(), SCALES = BATCH * ROW, H = SCALES + BATCH * 4 + 32 };
-    extern __shared__ __align__(128) char shared[]; /* a row of zeros; for each warp two batches and ids. In the end sums. */
+    DYNAMIC_SHARED(char, shared, 128); /* a row of zeros; for each warp two batches and ids. In the end sums. */
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned column = blockIdx.x, slice = blockIdx.y, neuron = neuron_of(lane);
     char *space = shared + 128 + warp * warp_bytes<F>();
@@ -245,7 +245,7 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
         H = SCALES + 2 * UNIT * 4,
         STAGE = down_stage_bytes<F>(TOKENS)
     };
-    extern __shared__ __align__(128) char shared[];
+    DYNAMIC_SHARED(char, shared, 128);
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned half = warp / 4, b = warp / 2 % 2, columns = warp % 2 * NT * 8; /* of outputs, of 64; tokens */
     unsigned slice = blockIdx.y, token0 = blockIdx.z * TOKENS, neuron = neuron_of(lane);

@@ -13,7 +13,7 @@ static __device__ __forceinline__ uint32_t neuron_at(const sparse_layer &l, unsi
 
 template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_RESIDENT) up_few(sparse_layer l) {
     enum { AHEAD = F == SHK_CUDA_BF16 ? 3 : 4 };
-    extern __shared__ __align__(128) char shared[];
+    DYNAMIC_SHARED(char, shared, 128);
     __shared__ float part[UP_SLICES][FEW][16]; /* [slice][token][neuron] */
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned groups = l.in_padded / 64, begin = warp * groups / UP_SLICES, end = (warp + 1) * groups / UP_SLICES;
@@ -35,7 +35,7 @@ template <format F> __global__ void __launch_bounds__(SPARSE_THREADS, FEW_RESIDE
             for (int i = 0; i < 2; i++) {
                 uint32_t wanted = __shfl_sync(0xffffffffu, id[i], (int)warp * 4);
                 for (size_t b = lane * 128; base + warp + i * 8 < count && b < l.ldv; b += 32 * 128)
-                    asm volatile("prefetch.global.L2 [%0];" ::"l"(l.V + wanted * l.ldv + b));
+                    prefetch(l.V + wanted * l.ldv + b);
             }
         listed[0] = neuron_at(l, base + step + g), listed[1] = neuron_at(l, base + step + g + 8);
         listed[2] = neuron_at(l, base + step + r);
@@ -91,7 +91,7 @@ template <format F, int NT, int STAGES> __global__ void __launch_bounds__(SPARSE
         ROW = up_row_bytes<F>(),
         STAGE = up_stage_bytes<F>(TOKENS)
     };
-    extern __shared__ __align__(128) char shared[];
+    DYNAMIC_SHARED(char, shared, 128);
     __shared__ uint32_t ids[UP_ROWS];
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     unsigned groups = l.in_padded / 64, token0 = blockIdx.y * TOKENS, base = blockIdx.x * UP_ROWS;

@@ -7,7 +7,6 @@
 #ifndef SHK_CUDA_TILES_CUH
 #define SHK_CUDA_TILES_CUH
 
-#include "cuda/tensor.cuh"
 #include "cuda/weights.cuh"
 
 enum { STEP_THREADS = 256 };

@@ -39,11 +39,9 @@ static inline void by_pack(const shk_cuda *cu, size_t n, std::initializer_list<c
 /* An ordinary launch, each kernel after the one before it. `shared`: dynamic shared memory, what the device allows. */
 template <typename... P, typename... A>
 static inline void train_launch(shk_cuda *cu, void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared, A... args) {
-    if (cu->broken || !grid.x || !grid.y || !grid.z) return;
     if (shared > 48 << 10)
         cuda_note(cu, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
-    kernel<<<grid, threads, shared, cu->stream>>>(P(args)...);
-    cuda_note(cu, cudaGetLastError());
+    launch_as(cu, false, kernel, grid, threads, shared, args...);
 }
 
 /* Frees what training has allocated (train.cu). */

@@ -1,7 +1,6 @@
 /* Attention over whole batches, forward and backward, on tensor cores: activations are bf16, the factors of every product are, and
  * all else is f32 (train_attention.cuh). A warp owns 16 rows of a tile: queries forward and for dq, keys for dk and dv. Its scores
  * come out of the tensor cores in the very registers from which they go in again as the left factor of the next product. */
-#include "cuda/tensor.cuh"
 #include "cuda/train_attention.cuh"
 
 enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 16 * WARPS, OUT = 128, INFO = 4 };
@@ -163,7 +162,7 @@ template <int D, bool SPARK> __global__ void __launch_bounds__(THREADS) attend_t
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     typedef query_layout<D> layout;
     constexpr int KEYS = layout::KEYS, N = layout::N, M = D / 8;
-    extern __shared__ __align__(128) char space[];
+    DYNAMIC_SHARED(char, space, 128);
     owner<KEYS> own(g);
     uint32_t q = tensor_address(space), keys = q + layout::OWN;
     auto stage = [&](int i) { return keys + (uint32_t)(i % 2 * 2 * layout::TILE); };
@@ -262,7 +261,7 @@ template <int D, bool SPARK> __global__ void __launch_bounds__(THREADS) attend_t
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     typedef query_layout<D> layout;
     constexpr int KEYS = layout::KEYS, N = layout::N, M = D / 8, STAGES = layout::BACK_STAGES;
-    extern __shared__ __align__(128) char space[];
+    DYNAMIC_SHARED(char, space, 128);
     owner<KEYS> own(g);
     uint32_t q = tensor_address(space), dy = q + layout::OWN, keys = dy + layout::OWN;
     auto stage = [&](int i) { return keys + (uint32_t)(i % STAGES * 2 * layout::TILE); };
@@ -337,7 +336,7 @@ template <int D, bool SPARK> __global__ void __launch_bounds__(THREADS, 2) atten
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     typedef key_layout<D> layout;
     constexpr int QUERIES = layout::QUERIES, N = layout::N, M = layout::WIDE / 8, STAGES = layout::STAGES, STAGE = layout::STAGE;
-    extern __shared__ __align__(128) char space[];
+    DYNAMIC_SHARED(char, space, 128);
     int b = (int)blockIdx.z, kv = (int)blockIdx.y / layout::PARTS, begin = (int)blockIdx.y % layout::PARTS * layout::WIDE;
     int key0 = (int)blockIdx.x * ROWS, warp_row = (int)threadIdx.x / 32 * 16, lane = (int)threadIdx.x % 32;
     int group = g.heads / g.kv_heads;

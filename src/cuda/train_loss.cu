@@ -5,11 +5,7 @@
 static __device__ __forceinline__ float exponential(float v, float) { return expf(v); }
 static __device__ __forceinline__ float exponential(float v, bf16) { return __expf(v); }
 static __device__ __forceinline__ float hyperbolic(float v, float) { return tanhf(v); }
-static __device__ __forceinline__ float hyperbolic(float v, bf16) {
-    float y;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(v));
-    return y;
-}
+static __device__ __forceinline__ float hyperbolic(float v, bf16) { return fast_tanh(v); }
 static __device__ __forceinline__ float divided(float a, float b, float) { return a / b; }
 static __device__ __forceinline__ float divided(float a, float b, bf16) { return __fdividef(a, b); }
 

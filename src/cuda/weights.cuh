@@ -12,18 +12,6 @@ typedef shk_cuda_format format;
 static __device__ __forceinline__ float bf16_low(uint32_t w) { return __uint_as_float(w << 16); }
 static __device__ __forceinline__ float bf16_high(uint32_t w) { return __uint_as_float(w & 0xffff0000u); }
 
-/* Weights are read once: around the first-level cache. */
-static __device__ __forceinline__ uint4 stream16(const void *p) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
-static __device__ __forceinline__ uint2 stream8(const void *p) {
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
-    return v;
-}
-
 static __device__ __forceinline__ void stream(uint4 *v, const void *p) { *v = stream16(p); }
 static __device__ __forceinline__ void stream(uint2 *v, const void *p) { *v = stream8(p); }
 
