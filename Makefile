@@ -1,7 +1,7 @@
-# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1  CUDA=1  MPI=1  NCCL=1
+# Sparkhawk.  make, make run, make check, make install;  CC=clang  SAN=address,undefined  FUZZ=1  WERROR=1  CUDA=1|emulated  MPI=1  NCCL=1
 AR      ?= ar
 PREFIX  ?= /usr/local
-BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san,$(if $(filter 1,$(CUDA)),/cuda)))
+BUILD   ?= build$(if $(FUZZ),/fuzz,$(if $(SAN),/san,$(addprefix /,$(patsubst 1,cuda,$(filter 1 emulated,$(CUDA))))))
 PROMPT  ?= Once upon a time
 OPTIONS ?= --temp 0.7 --top-p 0.9 --max-tokens 128
 ifdef FUZZ
@@ -33,6 +33,17 @@ GPU     := $(filter-out src/cuda/none.c,$(wildcard src/cuda/*.cu src/cuda/*.c))
 LIBS    += -L$(dir $(NVCC))../lib64 -Wl,-rpath,$(abspath $(dir $(NVCC))../lib64) -lcudart_static -lcublasLt -ldl -lrt
 NVCCFLAGS = -std=c++20 -O3 -Iinclude -Isrc -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics -MMD -MP \
             $(foreach a,$(ARCHS),-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
+else ifeq ($(CUDA)$(SAN),emulated)
+# the kernels as C++ over tests/emulator: a GPU for tests where there is none
+GPU     := $(filter-out src/cuda/none.c,$(wildcard src/cuda/*.cu src/cuda/*.c tests/emulator/*.cpp))
+LIBS    += -lstdc++ -lubsan
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(EMULATED) -c -o $@ $<
+NVCC     = $(EMULATED) -x c++
+EMULATED = $(CXX) -std=c++20 $(CFLAGS) -O3 -Wall -Wno-unused-function -Wno-unknown-pragmas -Wno-sign-compare -Wno-parentheses -Wno-deprecated-enum-enum-conversion $(if $(WERROR),-Werror) \
+           -fsanitize=alignment,bounds -fno-sanitize-recover=all -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -pthread \
+           -D__CUDACC__ -Itests/emulator -Iinclude -Isrc -MMD -MP
 else
 GPU     := src/cuda/none.c
 endif
@@ -60,7 +71,7 @@ ifneq ($(filter 1,$(MPI) $(NCCL)),)
 MPICC   ?= mpicc
 CUDA_HOME = $(dir $(NVCC))..
 COMM    := $(BUILD)/src/comm/mpi.o $(if $(filter 1,$(NCCL)),$(BUILD)/src/comm/nccl.o)
-$(COMM): private ALL_CFLAGS += $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(if $(NVCC),-isystem $(CUDA_HOME)/include)
+$(COMM): private ALL_CFLAGS += $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(if $(filter 1,$(CUDA)),-isystem $(CUDA_HOME)/include)
 $(BUILD)/mpi/sparkhawk: $(COMM) $(PROGRAM) $(BUILD)/libsparkhawk.a
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(PROGRAM_LIBS) $(LIBS) $(if $(filter 1,$(NCCL)),-lnccl) $(shell $(MPICC) --showme:link)

@@ -35,7 +35,7 @@ static inline int test_done(void) {
     return test_failed ? 1 : 0;
 }
 
-/* Under a sanitizer, ten times slower, the longest loops are cut short: they repeat what has run before. */
+/* Under a sanitizer or on an emulated GPU, where all is many times slower, the longest loops and lists are cut short. */
 static inline int test_short(void) { return getenv("SHK_TEST_SHORT") != NULL; }
 
 /* xorshift64*: the same numbers everywhere. */

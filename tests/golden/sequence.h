@@ -6,6 +6,12 @@
 
 static shk_error err;
 static shk_device device; /* that models are loaded on */
+/* A short test on a GPU, so an emulated one: few tokens, few models. */
+static inline bool brief(void) { return device != SHK_DEVICE_CPU && test_short(); }
+/* What is left has every kind of mixer: local and global attention, Spark's, recurrence. */
+static inline bool left_out(const char *name) {
+    return brief() && strcmp(name, "gemma2") != 0 && strcmp(name, "spark") != 0 && strcmp(name, "griffin") != 0;
+}
 #define OK(call) NEED((call) == SHK_OK, "%s", err.message)
 
 static inline shk_session *session(shk_model *m, uint64_t context) {
