@@ -86,12 +86,13 @@ lines *lines_open(void) {
     return l;
 }
 
-void lines_close(lines *l) {
+static void save_history(lines *l) {
     HistEvent event;
-    if (l->history_path) {
-        int fd = open(l->history_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* so that it is never anybody else's to read */
-        if (fd >= 0) close(fd), history(l->history, &event, H_SAVE, l->history_path);
-    }
+    int fd = open(l->history_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* so that it is never anybody else's to read */
+    if (fd >= 0) close(fd), history(l->history, &event, H_SAVE, l->history_path);
+}
+
+void lines_close(lines *l) {
     if (l->history) history_end(l->history);
     if (l->editor) el_end(l->editor);
     free(l->history_path);
@@ -119,7 +120,10 @@ static const char *next_line(lines *l, size_t *n) {
 /* Adds a line of n bytes to the entry. */
 static void append(lines *l, const char *line, size_t n) {
     HistEvent event;
-    if (l->editor && n > 1) history(l->history, &event, H_ENTER, line);
+    if (l->editor && n > 1) {
+        history(l->history, &event, H_ENTER, line);
+        if (l->history_path) save_history(l); /* now: who closes the terminal leaves no time for it */
+    }
     if (n && line[n - 1] == '\n') n--;
     if (l->n + n + 1 > l->capacity) l->entry = need(l->entry, l->capacity = 2 * (l->n + n + 1), 1);
     memcpy(l->entry + l->n, line, n);

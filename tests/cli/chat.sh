@@ -105,6 +105,13 @@ terminal chat -m speaking --temp 0 -n 12
 shown 'Ctrl-D leaves'
 keys '\020'
 check "the history comes back" shown '> /save terminal.state'
+keys '\025/save closed.state\r'
+for _ in $(seq 100); do [ -f closed.state ] && break || sleep 0.1; done
+kill "$terminal_pid" # and with it the program
+terminal_end
+check "a program that is ended has kept its history" grep -q 'closed' "$history"
+terminal chat -m speaking --temp 0 -n 12
+shown 'Ctrl-D leaves'
 keys '\025X\177Hello\r'
 check "lines can be edited" shown Hello
 check "and are answered" shown "$(grep -aoE '[a-z<>0-9]{4,}' one | head -n 1)"
