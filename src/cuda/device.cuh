@@ -275,24 +275,22 @@ static __device__ __forceinline__ float warp_max(float v) { /* a NaN is passed o
     return warp_join(v, [](float a, float b) { return fmaxf(a, b); });
 }
 
-/* Over a block of whole warps, at most 1024 threads; every thread gets the result. `space` [32], reusable after the call. */
-template <typename V> static __device__ V block_sum(V v, V *space) {
+/* The values of a block of whole warps, at most 1024 threads, joined as warp_join does it; every thread gets the result. `none`
+ * joins without effect. `space` [32], reusable after the call. */
+template <typename V, typename F> static __device__ __forceinline__ V block_join(V v, V none, V *space, F f) {
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-    v = warp_sum(v);
+    v = warp_join(v, f);
     if (!lane) space[warp] = v;
     __syncthreads();
-    v = warp_sum(lane < warps ? space[lane] : V(0));
+    v = warp_join(lane < warps ? space[lane] : none, f);
     __syncthreads();
     return v;
 }
+template <typename V> static __device__ V block_sum(V v, V *space) {
+    return block_join(v, V(0), space, [](V a, V b) { return a + b; });
+}
 static __device__ float block_max(float v, float *space) {
-    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-    v = warp_max(v);
-    if (!lane) space[warp] = v;
-    __syncthreads();
-    v = warp_max(lane < warps ? space[lane] : -INFINITY);
-    __syncthreads();
-    return v;
+    return block_join(v, -INFINITY, space, [](float a, float b) { return fmaxf(a, b); });
 }
 
 /* The sum of the numbers of the threads before this one, and of all. `space` [32]. */

@@ -42,23 +42,16 @@ static __device__ row_part merge(row_part a, row_part b) {
     return row_part{ second ? b.top : a.top, second ? b.id : a.id, fminf(a.low, b.low), a.odd + b.odd };
 }
 
+static __device__ row_part nothing() { return row_part{ -INFINITY, INT32_MAX, INFINITY, 0 }; }
+
 /* Every thread gets the result. space [32] */
 static __device__ row_part merge_block(row_part c, row_part *space) {
-    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int again = 0; again < 2; again++) {
-        c = warp_join(c, [](row_part a, row_part b) { return merge(a, b); });
-        if (again) break;
-        if (!lane) space[warp] = c;
-        __syncthreads();
-        c = lane < blockDim.x / 32 ? space[lane] : row_part{ -INFINITY, INT32_MAX, INFINITY, 0 };
-    }
-    __syncthreads();
-    return c;
+    return block_join(c, nothing(), space, [](row_part a, row_part b) { return merge(a, b); });
 }
 
 /* The row as its parts have it. space [32] */
 static __device__ row_part whole_row(const row_work *w, row_part *space) {
-    return merge_block(threadIdx.x < PARTS ? w->part[threadIdx.x] : row_part{ -INFINITY, INT32_MAX, INFINITY, 0 }, space);
+    return merge_block(threadIdx.x < PARTS ? w->part[threadIdx.x] : nothing(), space);
 }
 
 /* The sum of the values of the threads before this one. space [32], reusable after the call. */
@@ -78,16 +71,7 @@ template <typename V> static __device__ V sum_before(V v, V *space) {
 }
 
 static __device__ uint32_t block_min(uint32_t v, uint32_t *space) {
-    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int again = 0; again < 2; again++) {
-        v = warp_join(v, [](uint32_t a, uint32_t b) { return min(a, b); });
-        if (again) break;
-        if (!lane) space[warp] = v;
-        __syncthreads();
-        v = lane < blockDim.x / 32 ? space[lane] : UINT32_MAX;
-    }
-    __syncthreads();
-    return v;
+    return block_join(v, UINT32_MAX, space, [](uint32_t a, uint32_t b) { return min(a, b); });
 }
 
 /* ---- one value ---- */
@@ -200,7 +184,7 @@ __global__ void __launch_bounds__(256) look(row_work *work, const float *x, size
     row_work *w = &work[blockIdx.y];
     const float *row = x + blockIdx.y * n;
     size_t begin = blockIdx.x * n / PARTS, end = (blockIdx.x + 1) * n / PARTS;
-    row_part c = { -INFINITY, INT32_MAX, INFINITY, 0 };
+    row_part c = nothing();
     for (size_t i = begin + threadIdx.x; i < end; i += 256) {
         float l = row[i];
         c = merge(c, row_part{ l, isnan(l) ? -1 : (int32_t)i, l > -INFINITY ? l : INFINITY, !isfinite(l) });
