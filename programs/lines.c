@@ -86,10 +86,14 @@ lines *lines_open(void) {
     return l;
 }
 
-static void save_history(lines *l) {
+/* Under another name first: a program that is ended meanwhile leaves the history as it was. */
+static void save_history(const lines *l) {
     HistEvent event;
-    int fd = open(l->history_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* so that it is never anybody else's to read */
-    if (fd >= 0) close(fd), history(l->history, &event, H_SAVE, l->history_path);
+    char *path = formatted("%s.new", l->history_path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* so that it is never anybody else's to read */
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && history(l->history, &event, H_SAVE, path) >= 0) rename(path, l->history_path);
+    free(path);
 }
 
 void lines_close(lines *l) {
