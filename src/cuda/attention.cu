@@ -84,7 +84,8 @@ static __device__ __forceinline__ void join_chunks(float *o, const float *parts,
  * [2, D], then the warps' sums [Q, WARPS, D] of the values of Q queries at once in their place. */
 template <shk_type KV, int N, int Q>
 __global__ void __launch_bounds__(ATTEND_THREADS)
-    attend(float *o, float *parts, uint32_t *counters, attention_args a, attend_shape shape, head_jobs jobs, device_work *work) {
+    attend(float *o, float *parts, uint32_t *counters, attention_args a, attend_shape shape, const __grid_constant__ head_jobs jobs,
+           device_work *work) {
     DYNAMIC_SHARED(float, space, 16);
     __shared__ float scores[GROUP_HEADS][ATTENTION_CHUNK], sums[GROUP_HEADS];
     let_next_start(); /* what is known of the pass does not change while it runs: it may be read before */
@@ -106,13 +107,17 @@ __global__ void __launch_bounds__(ATTEND_THREADS)
         prefetch(key[i / lines] + i % lines * 128);
         prefetch(value[i / lines] + i % lines * 128);
     }
+    head_share h = { pos, row, head, heads, kv, chunk == pos / ATTENTION_CHUNK };
+    head_piece piece;
+    if (jobs.n) piece = piece_of(jobs, a, s, h, 0);
+    touch(a), touch(shape);
     wait_for_previous();
-    if (jobs.n) finish_heads(space, space + heads * D, jobs, a, s, row, head, heads, kv, chunk == pos / ATTENTION_CHUNK);
+    if (jobs.n) finish_heads<KV>(space, piece, jobs, a, s, h);
     else
         for (uint32_t i = threadIdx.x; i < b.queries * D; i += ATTEND_THREADS)
             space[i] = a.q[((size_t)(row + i / D / heads) * a.heads + head + i / D % heads) * D + i % D];
     __syncthreads();
-    score<KV, N>(scores[0] + from, ATTENTION_CHUNK, space, b.queries, D, key, n - from, D, a.softcap);
+    score<KV, N, Q, 2>(scores[0] + from, ATTENTION_CHUNK, space, b.queries, D, key, n - from, D, a.softcap);
     __syncthreads();
     size_t each = part_floats(D), D4 = each - 4;
     /* where a query's chunk goes; NULL: the chunk is none of the query's */
@@ -187,7 +192,8 @@ __global__ void __launch_bounds__(64) put_in_rings(attention_args a) {
     in_turn();
     uint32_t kv = blockIdx.x, value = threadIdx.x / 32;
     const pass_row *r = &a.pass->rows[blockIdx.y];
-    put_in_ring(a, r, &a.pass->seqs[r->seq], kv, value, (value ? a.v : a.k) + ((size_t)blockIdx.y * a.kv_heads + kv) * a.head_dim);
+    put_in_ring(a, r->pos, &a.pass->seqs[r->seq], kv, value,
+                (value ? a.v : a.k) + ((size_t)blockIdx.y * a.kv_heads + kv) * a.head_dim);
 }
 
 void cuda_put_in_rings(shk_cuda *cu, const attention_args &a) { launch(cu, put_in_rings, dim3(a.kv_heads, cu->T), 64, 0, a); }

@@ -4,7 +4,8 @@
 
 enum { HEADS_THREADS = 256 };
 
-__global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(head_jobs jobs, attention_args a, uint32_t T) {
+__global__ void __launch_bounds__(HEADS_THREADS)
+    heads_kernel(const __grid_constant__ head_jobs jobs, attention_args a, uint32_t T) {
     DYNAMIC_SHARED(float, space, 4); /* [warps, head_dim] */
     uint32_t lane = threadIdx.x % 32, D = a.head_dim, i = (blockIdx.x * HEADS_THREADS + threadIdx.x) / 32;
     uint32_t row = i / jobs.heads, head = i % jobs.heads, which = 0;
@@ -19,7 +20,7 @@ __global__ void __launch_bounds__(HEADS_THREADS) heads_kernel(head_jobs jobs, at
     finish_head(v, j, row, head, D);
     float *x = j->x + ((size_t)row * j->heads + head) * D;
     for (uint32_t d = lane; d < D; d += 32) x[d] = v[d];
-    if (which && jobs.write) put_in_ring(a, p, s, head, which == 2, v);
+    if (which && jobs.write) put_in_ring(a, p->pos, s, head, which == 2, v);
 }
 
 /* Takes one op into the jobs; false: it is none of theirs, or out of order. */

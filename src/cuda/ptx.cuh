@@ -8,7 +8,9 @@
 #include <string.h>
 
 /* The dynamic shared memory of a block, as an array. */
-#define DYNAMIC_SHARED(type, name, alignment) extern __shared__ __align__(alignment) type name[]
+#define DYNAMIC_SHARED(type, name, alignment)                                                                                      \
+    extern __shared__ __align__(alignment)                                                                                         \
+    type name[]
 
 /* The next kernel may start; this one goes on once the one before it is done. Nothing that kernels write may be touched before. */
 static __device__ __forceinline__ void let_next_start() {
@@ -20,6 +22,17 @@ static __device__ __forceinline__ void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+/* Reads a kernel's parameters: where they are kept is far away at first, and nothing has to wait for them while the kernel before
+ * runs. */
+template <typename P> static __device__ __forceinline__ void touch(const P &p) {
+    struct {
+        uint32_t word[sizeof(P) / 4];
+    } all;
+    memcpy(&all, &p, sizeof all);
+#pragma unroll
+    for (size_t i = 0; i < sizeof(P) / 4; i += 8) asm volatile("" ::"r"(all.word[i]));
 }
 
 /* What the lane has whose number differs in the bits of `mask`. */

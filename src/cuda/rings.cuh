@@ -86,13 +86,18 @@ template <int N> static __device__ __forceinline__ void put_floats(float *to, co
 }
 
 /* Writes a row, by a warp; as shk_quant_row (file/types.h) rounds it. */
-static __device__ __forceinline__ void kv_put(char *row, shk_type type, const float *v, uint32_t dim) {
+template <shk_type KV> static __device__ __forceinline__ void kv_put(char *row, const float *v, uint32_t dim) {
     uint32_t lane = threadIdx.x % 32;
-    for (uint32_t i = lane; i < dim; i += 32) {
-        if (type == SHK_F32) ((float *)(void *)row)[i] = v[i];
-        else if (type == SHK_BF16) ((__nv_bfloat16 *)(void *)row)[i] = __float2bfloat16_rn(v[i]);
+    if constexpr (KV != SHK_Q8_0) {
+#pragma unroll 2
+        for (uint32_t i = lane; i < dim; i += 32) {
+            if constexpr (KV == SHK_F32) ((float *)(void *)row)[i] = v[i];
+            else ((__nv_bfloat16 *)(void *)row)[i] = __float2bfloat16_rn(v[i]);
+        }
+        return;
     }
-    for (uint32_t b = 0; type == SHK_Q8_0 && b < dim / KV_BLOCK; b++) {
+#pragma unroll 1
+    for (uint32_t b = 0; b < dim / KV_BLOCK; b++) {
         float x = v[b * KV_BLOCK + lane], most = warp_max(fabsf(x));
         bool finite = __all_sync(0xffffffffu, isfinite(x));
         __half d = finite ? __float2half_rn(most / 127) : __ushort_as_half(0x7e00);
@@ -103,23 +108,50 @@ static __device__ __forceinline__ void kv_put(char *row, shk_type type, const fl
     }
 }
 
+/* The slot of a position: rarely anything but the position itself, and a long division then, which is kept out of the way. */
+static __device__ __noinline__ uint64_t wrapped(uint64_t pos, uint64_t slots) { return pos % slots; }
+static __device__ __forceinline__ uint64_t slot_of(uint64_t pos, uint64_t slots) { return pos < slots ? pos : wrapped(pos, slots); }
+
+/* The same of four values v from d on, by the lanes of whole warps whose neighbours have the neighbours. */
+template <shk_type KV> static __device__ __forceinline__ void kv_put4(char *row, uint32_t d, float4 v) {
+    if constexpr (KV == SHK_F32) {
+        *(float4 *)(void *)(row + d * 4) = v;
+    } else if constexpr (KV == SHK_BF16) {
+        __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
+        *(uint2 *)(void *)(row + d * 2) = uint2{ *(uint32_t *)&low, *(uint32_t *)&high };
+    } else {
+        float x[4] = { v.x, v.y, v.z, v.w }, most = 0;
+        bool finite = true;
+        for (int i = 0; i < 4; i++) most = fmaxf(most, fabsf(x[i])), finite &= isfinite(x[i]);
+        most = warp_join<KV_BLOCK / 4>(finite ? most : INFINITY, [](float a, float b) { return fmaxf(a, b); });
+        finite = isfinite(most);
+        __half scale = finite ? __float2half_rn(most / 127) : __ushort_as_half(0x7e00);
+        float step = __half2float(scale);
+        char *block = row + d / KV_BLOCK * KV_BLOCK_BYTES;
+        if (d % KV_BLOCK == 0) *(__half *)(void *)block = scale;
+        for (int i = 0; i < 4; i++)
+            block[2 + d % KV_BLOCK + i] = (char)(finite && step > 0 ? (int)fminf(fmaxf(rintf(x[i] * (1 / step)), -127), 127) : 0);
+    }
+}
+
 /* A run of rows, position by position: one head's keys, parts of keys, or values. */
 typedef struct ring_view {
     const char *ring; /* slot 0 */
     size_t slots, bytes;
     __device__ __forceinline__ const char *operator[](uint64_t pos) const {
-        return ring + (pos < slots ? pos : pos % slots) * bytes;
+        return ring + (size_t)(uint32_t)slot_of(pos, slots) * (uint32_t)bytes; /* both are small: one multiplication */
     }
 } ring_view;
 
 /* Neighbours from position `first` on, no more than the ring has slots. */
 typedef struct ring_run {
     ring_view view;
-    size_t slot;
-    __device__ __forceinline__ ring_run(const ring_view &v, uint64_t first) : view(v), slot(first % v.slots) {}
+    uint32_t slot, slots;
+    __device__ __forceinline__ ring_run(const ring_view &v, uint64_t first)
+        : view(v), slot((uint32_t)slot_of(first, v.slots)), slots((uint32_t)v.slots) {}
     __device__ __forceinline__ const char *operator[](uint32_t j) const {
-        size_t s = slot + j;
-        return view.ring + (s >= view.slots ? s - view.slots : s) * view.bytes;
+        uint32_t s = slot + j;
+        return view.ring + (size_t)(s >= slots ? s - slots : s) * (uint32_t)view.bytes;
     }
 } ring_run;
 
@@ -140,16 +172,20 @@ static __device__ __forceinline__ ring_view values(const attention_args &a, cons
     return view(a, s, s->layers[a.layer].v, kv, a.head_dim);
 }
 
-/* Puts the key (`value`: the value) of a row and head into its ring; a warp. */
-static __device__ __forceinline__ void put_in_ring(const attention_args &a, const pass_row *r, const pass_seq *s, uint32_t kv,
+/* Puts the key (`value`: the value) of a position and head into its ring; a warp. */
+template <shk_type KV>
+static __device__ __forceinline__ void put_in_ring(const attention_args &a, uint64_t pos, const pass_seq *s, uint32_t kv,
+                                                   bool value, const float *v) {
+    uint32_t dim = a.rank && !value ? a.rank : a.head_dim, rest = a.head_dim - dim;
+    kv_put<KV>((char *)(value ? values(a, s, kv) : keys(a, s, kv))[pos], v, dim);
+    if (rest) kv_put<KV>((char *)rest_of_keys(a, s, kv)[pos], v + dim, rest);
+}
+static __device__ __forceinline__ void put_in_ring(const attention_args &a, uint64_t pos, const pass_seq *s, uint32_t kv,
                                                    bool value, const float *v) {
     shk_type type = s->layers[a.layer].type;
-    if (value) {
-        kv_put((char *)values(a, s, kv)[r->pos], type, v, a.head_dim);
-        return;
-    }
-    kv_put((char *)keys(a, s, kv)[r->pos], type, v, a.rank ? a.rank : a.head_dim);
-    if (a.rank) kv_put((char *)rest_of_keys(a, s, kv)[r->pos], type, v + a.rank, a.head_dim - a.rank);
+    if (type == SHK_Q8_0) put_in_ring<SHK_Q8_0>(a, pos, s, kv, value, v);
+    else if (type == SHK_BF16) put_in_ring<SHK_BF16>(a, pos, s, kv, value, v);
+    else put_in_ring<SHK_F32>(a, pos, s, kv, value, v);
 }
 
 /* The same of all rows and heads (attention.cu). */
@@ -166,38 +202,52 @@ void cuda_put_in_rings(shk_cuda *cu, const attention_args &a);
     } while (0)
 
 /* scores[h][j] = q_h . key(first + j) for `heads` heads (q in shared memory, `ldq` apart) and j < n, soft-capped; eight lanes for a
- * position. ld: from a head's scores to the next's. dim: a multiple of N. */
-template <shk_type KV, int N>
+ * position and ROUNDS - 1 others beside it, HEADS heads at once. ld: from a head's scores to the next's. dim: a multiple of N. */
+template <shk_type KV, int N, int HEADS, int ROUNDS>
 static __device__ __forceinline__ void score(float *scores, size_t ld, const float *q, uint32_t heads, uint32_t ldq,
                                              const ring_run &key, uint32_t n, uint32_t dim, float softcap) {
-    enum { AHEAD = 4 }; /* loads that are under way together: of keys that short, all */
+    enum { AHEAD = 4 }; /* loads of a position that are under way together: of keys that short, all */
     uint32_t lane = threadIdx.x % 8, groups = blockDim.x / 8;
-    for (uint32_t j0 = 0; j0 < n; j0 += groups) { /* whole warps go round together */
-        uint32_t j = j0 + threadIdx.x / 8;
-        const char *row = key[j < n ? j : n - 1];
-        kv_run<KV, N> k[AHEAD];
-        for (uint32_t h = 0; h < heads; h += 4) {
-            float sum[4] = {};
+#pragma unroll 1
+    for (uint32_t j0 = 0; j0 < n; j0 += groups * ROUNDS) { /* whole warps go round together */
+        const char *row[ROUNDS];
+        kv_run<KV, N> k[ROUNDS][AHEAD];
+#pragma unroll
+        for (int r = 0; r < ROUNDS; r++) {
+            uint32_t j = j0 + r * groups + threadIdx.x / 8;
+            row[r] = key[j < n ? j : n - 1];
+        }
+#pragma unroll 1
+        for (uint32_t h = 0; h < heads; h += HEADS) {
+            float sum[ROUNDS][HEADS] = {};
+#pragma unroll 1
             for (uint32_t i0 = lane * N; i0 < dim; i0 += AHEAD * 8 * N) {
 #pragma unroll
-                for (int m = 0; m < AHEAD; m++)
-                    if ((!h || dim > AHEAD * 8 * N) && i0 + m * 8 * N < dim) k[m].load(row, i0 + m * 8 * N);
+                for (int m = 0; m < AHEAD * ROUNDS; m++)
+                    if ((!h || dim > AHEAD * 8 * N) && i0 + m / ROUNDS * 8 * N < dim)
+                        k[m % ROUNDS][m / ROUNDS].load(row[m % ROUNDS], i0 + m / ROUNDS * 8 * N);
 #pragma unroll
                 for (int m = 0; m < AHEAD; m++) {
                     if (i0 + m * 8 * N >= dim) break;
-                    float v[N], w[N];
-                    k[m].get(v);
 #pragma unroll
-                    for (uint32_t u = 0; u < 4; u++) {
+                    for (uint32_t u = 0; u < HEADS; u++) {
                         if (h + u >= heads) break;
+                        float v[N], w[N];
                         get_floats<N>(w, q + (h + u) * ldq + i0 + m * 8 * N);
 #pragma unroll
-                        for (int e = 0; e < N; e++) sum[u] = fmaf(v[e], w[e], sum[u]);
+                        for (int r = 0; r < ROUNDS; r++) {
+                            k[r][m].get(v);
+#pragma unroll
+                            for (int e = 0; e < N; e++) sum[r][u] = fmaf(v[e], w[e], sum[r][u]);
+                        }
                     }
                 }
             }
-            for (uint32_t u = 0; u < 4 && h + u < heads; u++) {
-                float s = warp_join<8>(sum[u], [](float a, float b) { return a + b; });
+#pragma unroll
+            for (int i = 0; i < ROUNDS * HEADS; i++) {
+                uint32_t u = i % HEADS, j = j0 + i / HEADS * groups + threadIdx.x / 8;
+                if (h + u >= heads) continue;
+                float s = warp_join<8>(sum[i / HEADS][u], [](float a, float b) { return a + b; });
                 if (softcap > 0) s = softcap * tanhf(s / softcap);
                 if (!lane && j < n) scores[(h + u) * ld + j] = s;
             }

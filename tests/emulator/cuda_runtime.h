@@ -29,6 +29,8 @@ using std::isnan;
 #define __host__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
@@ -157,6 +159,7 @@ static inline unsigned __float_as_uint(float f) {
 }
 static inline int __float_as_int(float f) { return (int)__float_as_uint(f); }
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
+static inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
 static inline int __clzll(long long v) { return v ? __builtin_clzll((unsigned long long)v) : 64; }
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
@@ -165,6 +168,7 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
     for (int i = 0; i < 4; i++) v |= (unsigned)(bytes >> (select >> 4 * i & 7) * 8 & 255) << 8 * i;
     return v;
 }
+static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }

@@ -30,6 +30,7 @@ template <int N = 32, typename V, typename F> static inline V warp_join(V v, F) 
 
 static inline void let_next_start() {}
 static inline void wait_for_previous() {}
+template <typename P> static inline void touch(const P &) {}
 
 template <typename V> static inline V emulated_aligned(const void *p) {
     V v;
