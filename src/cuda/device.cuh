@@ -219,16 +219,29 @@ typedef struct row_parts {
     unsigned slices;
 } row_parts;
 
+/* Of rows of n values: y = norm(y) before, if there is `before`; x += y; out = norm(x) after, if there is `out` (residual.cuh). */
+typedef struct residual_args {
+    float *y;
+    const float *before;
+    float *x, *out;
+    const float *after;
+    size_t n; /* 0: nothing of this */
+    float eps, eps_after;
+} residual_args;
+
 /* How many of the ops from `op` on are what comes between two blocks of a layer: y's norm, its addition to another tensor and the
  * norm of that, or some of them, for rows y of n values; 0: none. cuda_run_residual runs them, adding up y first. */
 size_t cuda_is_residual(const cuda_op *op, size_t left, const float *y, size_t n);
 size_t cuda_run_residual(shk_cuda *cu, const cuda_op *op, size_t left, row_parts parts);
+residual_args cuda_residual_of(const cuda_op *op, size_t left);
 
 /* Rows of device memory, as shk_cuda_pack_row makes them, into tiles. `rows` but for the last call of a matrix a multiple of 16. */
 void cuda_make_tiles(shk_cuda *cu, char *to, const char *from, size_t stride, size_t rows, size_t cols, shk_cuda_format f);
 
-/* A sparsify and the sparse_glu or sparse_up after it, by tensor cores (sparse_tensor.cuh); 0: op begins no such pair. */
-size_t cuda_run_sparse_layer(shk_cuda *cu, const cuda_op *op, size_t left);
+/* A sparsify and the sparse_glu or sparse_up after it, by tensor cores (sparse_tensor.cuh); 0: op begins no such pair. `tiles`: the
+ * product that made the scores s has left the moments of its tiles where cuda_sparse_moments says (NULL: they are not wanted). */
+size_t cuda_run_sparse_layer(shk_cuda *cu, const cuda_op *op, size_t left, bool tiles);
+struct moments *cuda_sparse_moments(shk_cuda *cu, const cuda_op *op, size_t left, const float *s);
 
 /* Sets the dynamic shared memory that a kernel may use; once, when the device is opened. */
 void cuda_linear_setup(shk_cuda *cu);

@@ -4,6 +4,7 @@
  * order. So all kernels here agree to the bit: one token or many, each row's result is the same.
  *
  * Other formats, older devices: f32 multiply-adds, a warp for each row. */
+#include "cuda/moments.cuh"
 #include "cuda/tiles.cuh"
 
 enum { STEP_RESIDENT = 2, MAX_JOBS = 4, STEP_TOKENS = 8 };
@@ -20,14 +21,16 @@ typedef struct job {
 typedef struct jobs {
     job of[MAX_JOBS];
     unsigned n, tiles;
-    bool gated; /* two of one shape, whose tiles take turns: the first's result becomes gelu(first) * second */
+    double tail;           /* of its rows (moments.cuh) */
+    moments *tile_moments; /* of the one result's tiles, [T, tiles]; NULL: not wanted */
+    bool gated;            /* two of one shape, whose tiles take turns: the first's result becomes gelu(first) * second */
 } jobs;
 
 /* Warps enough for the memory to be busy, and no more of them than run at once. */
 static unsigned slices_of(size_t rows, size_t cols) {
     size_t tiles = blocks_for(rows, 16), groups = shk_cuda_padded(cols) / 64;
     unsigned s = 1;
-    if (tiles >= 512) return 1;
+    if (tiles >= 512 && groups > 16) return 1;
     while (s < 8 && tiles * s < 900 && groups / (2 * s) >= 4) s *= 2;
     return s;
 }
@@ -62,7 +65,10 @@ __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
         for (int i = 0; i < AHEAD; i++)
             if (mine && begin + i < end) next[i].load(tiles, begin + i, lane);
         if (first) { /* the first weights are on their way while the kernel before ends and x is made */
+            touch(j);
             wait_for_previous();
+            fetch_rows(shared, x, ldx, T, cols, padded);
+            tensor_copy_wait<0>();
             split_rows(shared, x, ldx, T, cols, padded);
             __syncthreads();
             first = false;
@@ -82,14 +88,19 @@ __global__ void __launch_bounds__(STEP_THREADS, STEP_RESIDENT)
         for (int i = 0; i < 4; i++) part[warp][2 * t + i % 2][g + i / 2 * 8] = c[0][0][i];
         if (slices > 1) __syncthreads();
         else __syncwarp();
-        for (unsigned i = lane + 32 * slice; mine && i < T * 16; i += 32 * slices) {
-            unsigned token = i / 16, r = i % 16;
-            if (row + r > last) continue;
-            float sum = part[warp - slice][token][r];
-            for (unsigned s = 1; s < slices; s++) sum += part[warp - slice + s][token][r];
-            if (job->bias) sum += job->bias[row + r];
-            if (j.gated) part[warp - slice][token][r] = sum; /* only this thread has read what is there */
-            if (!j.gated || tile % 2) job->y[token * job->rows + row + r] = sum;
+        for (unsigned i0 = 32 * slice; mine && i0 < T * 16; i0 += 32 * slices) { /* whole warps */
+            unsigned token = (i0 + lane) / 16, r = lane % 16, rows = last - row < 16 ? (unsigned)(last - row) + 1 : 16;
+            float sum = 0;
+            if (token < T && r < rows) {
+                sum = part[warp - slice][token][r];
+                for (unsigned s = 1; s < slices; s++) sum += part[warp - slice + s][token][r];
+                if (job->bias) sum += job->bias[row + r];
+                if (j.gated) part[warp - slice][token][r] = sum; /* only this thread has read what is there */
+                if (!j.gated || tile % 2) job->y[token * job->rows + row + r] = sum;
+            }
+            if (!j.tile_moments) continue;
+            moments m = moments_of_lanes(sum, rows, moments_inverse(rows, j.tail));
+            if (!r && token < T) j.tile_moments[token * j.tiles + tile] = m;
         }
         if (j.gated) {
             __syncthreads();
@@ -375,8 +386,10 @@ size_t cuda_run_linear(shk_cuda *cu, const cuda_op *op, size_t left) {
     jobs j = together(op, left, slices, 16);
     unsigned per_block = 8 / slices, blocks = blocks_for(j.tiles, per_block), used = j.n;
     if (per_block > 1 && is_gated(&j, op, left, T)) j.gated = true, used++;
+    j.tail = moments_tail((unsigned)op->W.rows);
+    if (j.n == 1) j.tile_moments = cuda_sparse_moments(cu, op + 1, left - 1, op->y);
     if (f == SHK_CUDA_BF16) run_steps<SHK_CUDA_BF16>(cu, j, blocks, shared, op, T, padded, slices);
     else if (f == SHK_CUDA_Q8) run_steps<SHK_CUDA_Q8>(cu, j, blocks, shared, op, T, padded, slices);
     else run_steps<SHK_CUDA_Q4>(cu, j, blocks, shared, op, T, padded, slices);
-    return used;
+    return j.tile_moments ? used + cuda_run_sparse_layer(cu, op + 1, left - 1, true) : used;
 }

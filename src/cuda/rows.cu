@@ -1,83 +1,20 @@
 /* Norms, elementwise ops, gathers and rotary embedding. */
+#include "cuda/residual.cuh"
 #include "cuda/weights.cuh"
 
 /* ---- rows: a block each ---- */
 
-enum { ROW_THREADS = 512, ROW_HELD = 8 };
-
-/* A row in the registers of a block, where it is short enough: thread i has values i, i + ROW_THREADS... */
-typedef struct held_row {
-    float v[ROW_HELD];
-} held_row;
-
-static __device__ __forceinline__ float row_scale(const held_row &x, size_t n, float eps, float *space) {
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) squares = fmaf(x.v[i], x.v[i], squares);
-    return rsqrtf(block_sum(squares, space) / (float)n + eps);
-}
-
-static __device__ __forceinline__ void get_row(held_row *x, const float *from, size_t n) {
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) {
-        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
-        x->v[i] = at < n ? from[at] : 0;
-    }
-}
-
-static __device__ __forceinline__ void put_row(float *to, const held_row &x, size_t n) {
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) {
-        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
-        if (at < n) to[at] = x.v[i];
-    }
-}
-
-/* x *= scale * w */
-static __device__ __forceinline__ void scale_row(held_row *x, const held_row &w, float scale) {
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) x->v[i] = x->v[i] * scale * w.v[i];
-}
-
-/* The slices of a row, in order; many loads are under way at once. */
-static __device__ __forceinline__ void add_row(held_row *x, const row_parts &p, size_t n) {
-#pragma unroll 4
-    for (unsigned s = 0; s < p.slices; s++)
-#pragma unroll
-        for (int i = 0; i < ROW_HELD; i++) {
-            size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
-            float v = at < n ? p.at[s * p.step + blockIdx.x * p.ld + at] : 0;
-            x->v[i] = s ? x->v[i] + v : v;
-        }
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) {
-        size_t at = threadIdx.x + (size_t)i * ROW_THREADS;
-        if (p.bias && at < n) x->v[i] += p.bias[at];
-    }
-}
-
-/* y = norm(y) w if `w`; x += y; out = norm(x) v if `out`: what comes between two blocks of a layer. Rows of at most ROW_THREADS *
- * ROW_HELD values. The weights are there before the kernel before is done. */
-__global__ void __launch_bounds__(ROW_THREADS)
-    residual(float *y, const float *w, float *x, float *out, const float *v, size_t n, float eps, float eps2, row_parts parts) {
+/* One for each row; the weights are there before the kernel before is done. */
+__global__ void __launch_bounds__(ROW_THREADS) residual(residual_args r, row_parts parts) {
     __shared__ float space[32];
-    size_t at = blockIdx.x * n;
-    held_row hw = {}, hv = {}, hx, hy;
+    held_row hy;
     let_next_start();
-    if (w) get_row(&hw, w, n);
-    if (out) get_row(&hv, v, n);
+    residual_weights w = get_weights(r);
+    touch(parts);
     wait_for_previous();
-    get_row(&hx, x + at, n);
-    if (parts.at) add_row(&hy, parts, n);
-    else get_row(&hy, y + at, n);
-    if (w) scale_row(&hy, hw, row_scale(hy, n, eps, space));
-    if (w || parts.at) put_row(y + at, hy, n);
-#pragma unroll
-    for (int i = 0; i < ROW_HELD; i++) hx.v[i] += hy.v[i];
-    put_row(x + at, hx, n);
-    if (!out) return;
-    scale_row(&hx, hv, row_scale(hx, n, eps2, space));
-    put_row(out + at, hx, n);
+    if (parts.at) add_row(&hy, parts, r.n);
+    else get_row(&hy, r.y + blockIdx.x * r.n, r.n);
+    finish_residual(r, w, blockIdx.x, hy, r.before || parts.at, space);
 }
 
 /* y = x * rsqrt(mean x^2 + eps) * w; x and y may be one. A sum has the order of `residual`, in whose place this may come. */
@@ -222,12 +159,16 @@ size_t cuda_is_residual(const cuda_op *op, size_t left, const float *y, size_t n
     return r.used && r.add->x == y && r.n == n ? r.used : 0;
 }
 
+residual_args cuda_residual_of(const cuda_op *op, size_t left) {
+    residual_ops r = residual_of(op, left);
+    const cuda_op none = {}, *before = r.before ? r.before : &none, *after = r.after ? r.after : &none;
+    return residual_args{ (float *)r.add->x, before->a, r.add->y, after->y, after->a, r.n, before->f, after->f };
+}
+
 size_t cuda_run_residual(shk_cuda *cu, const cuda_op *op, size_t left, row_parts parts) {
     residual_ops r = residual_of(op, left);
     if (!r.used) return 0;
-    launch(cu, residual, dim3((unsigned)(r.add->n[0] / r.n)), ROW_THREADS, 0, (float *)r.add->x, r.before ? r.before->a : NULL,
-           r.add->y, r.after ? r.after->y : NULL, r.after ? r.after->a : NULL, r.n, r.before ? r.before->f : 0.0f,
-           r.after ? r.after->f : 0.0f, parts);
+    launch(cu, residual, dim3((unsigned)(r.add->n[0] / r.n)), ROW_THREADS, 0, cuda_residual_of(op, left), parts);
     return r.used;
 }
 

@@ -96,8 +96,7 @@ template <format F, format G> __global__ void __launch_bounds__(GLU_THREADS) spa
         __syncthreads();
         if (j < n) {
             /* the output row is wanted next: let it come meanwhile */
-            for (size_t at = lane * 128; at < a.ldv; at += 32 * 128)
-                prefetch(a.V + ids[j] * a.ldv + at);
+            for (size_t at = lane * 128; at < a.ldv; at += 32 * 128) prefetch(a.V + ids[j] * a.ldv + at);
             if constexpr (F == SHK_CUDA_FORMATS) {
                 if (!lane) c[warp] = value[j];
             } else {
@@ -197,7 +196,7 @@ __global__ void __launch_bounds__(256)
 /* ---- on the host ---- */
 
 size_t cuda_run_sparsify(shk_cuda *cu, const cuda_op *op, size_t left) {
-    if (size_t n = cuda_run_sparse_layer(cu, op, left)) return n;
+    if (size_t n = cuda_run_sparse_layer(cu, op, left, false)) return n;
     auto go = [&](auto kernel) {
         launch(cu, kernel, dim3((unsigned)op->n[0]), CHOOSE_THREADS, 0, op->active.ids, op->active.value, op->active.n,
                op->active.max, op->x, (unsigned)op->n[1], op->quantile, op->ddof, op->dense);

@@ -1,56 +1,72 @@
-/* A sparse layer by tensor cores, where its matrices by rows are bf16, q8 or q4, in three kernels (two for sparse_up):
+/* A sparse layer by tensor cores, where its matrices by rows are bf16, q8 or q4:
  *
- *   choose  g[t, j] = gelu(s - theta), exactly 0 where a neuron is inactive; which neurons any token of the pass wants
- *   up      h[t, j] = g[t, j] * (U[j] . x[t]), 0 where g is; a row's product does not depend on which rows share its tile
- *   down    y[t] = sum over j of h[t, j] * Vt[j]
+ *   g[t, j] = gelu(s - theta), exactly 0 where a neuron is inactive
+ *   h[t, j] = g[t, j] * (U[j] . x[t]), 0 where g is; a row's product does not depend on which rows share its tile
+ *   y[t] = sum over j of h[t, j] * Vt[j]
  *
- * A token's result has the same bits whichever tokens are with it and whichever rows are read: sums go over neurons where they are,
- * 16 neighbours to a product of tensor cores, and a row that nobody wants may as well be zeros. So few tokens read the rows that
- * one of them wants, many read whole matrices.
+ * Few tokens (sparse_few.cu): one kernel, which reads the rows that one of them wants, and one that adds up. Many: choose, up and
+ * down, which read whole matrices. A token's result has the same bits either way: sums go over neurons where they are, 16
+ * neighbours to a product of tensor cores, and a row that nobody wants may as well be zeros.
  *
- * Order of sums. up: UP_SLICES of the row, each in order, then they in order. down: the neurons by units of 64 are cut into
- * slices_of(out) slices of DOWN_PARTS parts; a part in order, the parts of a slice, the slices. */
+ * Order of sums. theta: moments.cuh. up: UP_SLICES of the row, each in order,
+ * then they in order. down: a unit of 64 neurons in order; units by slices_of(out) slices, each in order; the slices. */
 #ifndef SHK_CUDA_SPARSE_TENSOR_CUH
 #define SHK_CUDA_SPARSE_TENSOR_CUH
 
+#include "cuda/moments.cuh"
 #include "cuda/tiles.cuh"
 
-/* FEW tokens are the columns of one product. With more than WHOLE all rows are read: by measurement (docs/RESULTS.md) a list of
- * what they want between them pays up to there. */
-enum { FEW = 8, WHOLE = 8, SPARSE_THREADS = 256, UP_SLICES = 8, DOWN_PARTS = 8, UNIT = 64 };
-static_assert(WHOLE <= FEW, "the kernels for many tokens read all rows of Vt");
-enum { WIDEST = 16384, FEW_SHARED = 64 * 1024 }; /* neurons and outputs; bytes of x */
+/* FEW tokens are the columns of one product. By measurement (docs/RESULTS.md) what they want between them is less work than whole
+ * matrices up to there. */
+enum { FEW = 8, SPARSE_THREADS = 256, UP_SLICES = 8, UNIT = 64 };
+enum { WIDEST = 16384 }; /* neurons and outputs */
+static_assert(WIDEST <= MOMENTS_MOST * MOMENTS_TILE, "a block holds the moments of all tiles");
 
 /* A layer's pass. */
 typedef struct sparse_layer {
     const char *U, *V;
     size_t ldu, ldv;
     unsigned T, in, in_padded, out, out_padded, n, n_padded;
-    const float *x;
+    const float *scores, *x; /* [T, n]; [T], ldx apart */
     size_t ldx;
+    double spread, inverse_n,
+        tail;          /* tail: of the scores' tiles (moments.cuh); theta = mean + spread * sqrt(sum of squares); -inf: n <= k */
+    uint32_t *counts;  /* [T] of active neurons */
     float *y;          /* NULL: the slices stay apart */
-    bool pairs, whole; /* h is kept as split by bf16; every row is read, there is no list */
-    unsigned slices;   /* of the sum over neurons */
-    uint32_t *h;       /* [T, n_padded] g as f32, then h; not wanted: 0 */
-    uint32_t *active;  /* [T, n_padded / 32] bits */
-    uint32_t *wanted;  /* [n_padded / 32] bits: by any token */
-    uint32_t *list;    /* [n_padded] the same as ids, ascending */
-    uint32_t *listed;  /* how many */
-    char *split;       /* [T, in_padded] x as hi + lo */
-    float *parts;      /* [slices, T, out_padded] */
+    bool dense, pairs; /* dense: every neuron counts as active; pairs: h is kept as split by bf16 */
+    unsigned units, slices;
+    uint32_t *h;     /* [T, n_padded] g as f32, then h; of few tokens, where it is the result */
+    char *split;     /* many: [T, in_padded] x as hi + lo */
+    float *parts;    /* [slices, T, out_padded]; few: [units, T, out_padded] */
+    moments *tiles;  /* few: [T, tiles of the scores] */
+    uint32_t *found; /* few: [units, T + 1] active neurons; of any token */
     uint32_t *counters;
     device_work *work;
 } sparse_layer;
 
-void cuda_sparse_choose(shk_cuda *cu, const sparse_layer &l, const cuda_op *op);
+/* Rows of Vt (`v`) that a block of few tokens has room for; 0: too few, or too long an x. */
+unsigned cuda_sparse_room(const shk_cuda *cu, const sparse_layer &l, format v);
+void cuda_sparse_few(shk_cuda *cu, const sparse_layer &l, const residual_args &after, format u, format v, bool tiles);
 void cuda_sparse_up(shk_cuda *cu, const sparse_layer &l, format f);
 void cuda_sparse_down(shk_cuda *cu, const sparse_layer &l, format f);
+void cuda_sparse_few_setup(shk_cuda *cu);
 void cuda_sparse_up_setup(shk_cuda *cu);
 void cuda_sparse_down_setup(shk_cuda *cu);
 
-/* Whether `up` is the kernel for few tokens, each of whose blocks makes x anew; else `choose` splits x. */
-static __host__ __device__ __forceinline__ bool up_is_few(const sparse_layer &l) {
-    return l.T <= FEW && l.T * token_bytes(l.in_padded) <= FEW_SHARED;
+/* The first unit of a slice. */
+static __device__ __forceinline__ unsigned unit_of(const sparse_layer &l, unsigned slice) { return slice * l.units / l.slices; }
+
+/* What a neuron's score must be above, from the joined moments of its token's. n <= k keeps all as they are (`none`): the soft form
+ * has nothing to subtract. A NaN keeps them too, so that it is seen. */
+typedef struct threshold {
+    float theta, shift;
+    bool all;
+    __device__ __forceinline__ bool keeps(float s) const { return all || s > theta; }
+} threshold;
+static __device__ __forceinline__ threshold threshold_of(const sparse_layer &l, const moments &m) {
+    bool none = l.spread == -INFINITY;
+    float theta = none ? -INFINITY : (float)fma(sqrt(m.squares), l.spread, m.sum * l.inverse_n);
+    return threshold{ theta, none ? 0 : theta, !(theta > -INFINITY) };
 }
 
 /* A call by one of the formats that have tensor-core kernels. */
@@ -90,11 +106,11 @@ template <typename Form> static void allow_forms(shk_cuda *cu) {
 }
 
 /* h as it is kept: for bf16 weights hi and lo, else f32, since a scale comes first. Nobody's h: 0. */
-static __device__ __forceinline__ void put_h(const sparse_layer &l, uint32_t *at, float g, float dot) {
+static __device__ __forceinline__ uint32_t h_of(const sparse_layer &l, float g, float dot) {
     float h = g == 0 ? 0 : g * dot;
     uint32_t hi, lo;
     if (l.pairs) split2(h, 0, &hi, &lo);
-    *at = l.pairs ? hi & 0xffff | lo << 16 : __float_as_uint(h);
+    return l.pairs ? hi & 0xffff | lo << 16 : __float_as_uint(h);
 }
 
 #endif

@@ -43,18 +43,25 @@ static __device__ __forceinline__ void split_row(char *to, const float *x, unsig
         put_split4(to, k, k < cols ? four_of(x, k, cols, whole) : float4{});
 }
 
-/* T rows of activations, by all threads: copied as they are, all under way at once, and then split where they lie, 32 values at a
- * time by the lanes that have copied them. */
-static __device__ __forceinline__ void split_rows(char *shared, const float *x, size_t ldx, unsigned T, unsigned cols,
+/* Whether rows of activations may be read by fours. */
+static __device__ __forceinline__ bool by_fours(const float *x, size_t ldx, unsigned cols) {
+    return cols % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
+}
+
+/* T rows of activations, by all threads, in two steps: copied as they are, all under way at once; once they are there (to the
+ * thread: tensor_copy_wait), split where they lie, 32 values at a time by the lanes that have copied them. */
+static __device__ __forceinline__ void fetch_rows(char *shared, const float *x, size_t ldx, unsigned T, unsigned cols,
                                                   unsigned padded) {
-    bool whole = cols % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
-    unsigned step = STEP_THREADS * 4, lane4 = threadIdx.x % 32 * 4, first = threadIdx.x * 4 - lane4;
-    for (unsigned token = 0; whole && token < T; token++)
-        for (unsigned k = threadIdx.x * 4; k < padded; k += step)
+    for (unsigned token = 0; by_fours(x, ldx, cols) && token < T; token++)
+        for (unsigned k = threadIdx.x * 4; k < padded; k += STEP_THREADS * 4)
             tensor_copy16(tensor_address(shared + token * token_bytes(padded) + k * 4), k < cols ? x + token * ldx + k : x,
                           k < cols);
     tensor_copy_group();
-    tensor_copy_wait<0>();
+}
+static __device__ __forceinline__ void split_rows(char *shared, const float *x, size_t ldx, unsigned T, unsigned cols,
+                                                  unsigned padded) {
+    bool whole = by_fours(x, ldx, cols);
+    unsigned step = STEP_THREADS * 4, lane4 = threadIdx.x % 32 * 4, first = threadIdx.x * 4 - lane4;
     for (unsigned token = 0; token < T; token++)
         for (unsigned k0 = first; k0 < padded; k0 += step) { /* whole warps */
             char *to = shared + token * token_bytes(padded);
@@ -68,7 +75,8 @@ static __device__ __forceinline__ void split_rows(char *shared, const float *x, 
 }
 
 /* What a lane holds of a tile: of two rows, 8 apart. `at`: the first tile of the same rows; `group`: which. From rows that lie by
- * themselves (`padded` long): `part` is lane % 4. From shared memory: BYTES of each row's group, and its pair of scales. */
+ * themselves (`padded` long; NULL: zeros): `part` is lane % 4. From shared memory: BYTES of each row's group, and its pair of
+ * scales. */
 template <format F> struct fragment;
 template <> struct fragment<SHK_CUDA_BF16> {
     uint4 w[2][2]; /* [half of the group][row] */
@@ -77,7 +85,8 @@ template <> struct fragment<SHK_CUDA_BF16> {
         for (int i = 0; i < 4; i++) w[i / 2][i % 2] = stream16(at + group * TILE + i * 512 + lane * 16);
     }
     __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t) {
-        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = stream16(row[i % 2] + group * BYTES + i / 2 * 64 + part * 16);
+        for (int i = 0; i < 4; i++)
+            w[i / 2][i % 2] = row[i % 2] ? stream16(row[i % 2] + group * BYTES + i / 2 * 64 + part * 16) : uint4{};
     }
     __device__ __forceinline__ void load_shared(const char *const row[2], unsigned part, const uint32_t *) {
         for (int i = 0; i < 4; i++) w[i / 2][i % 2] = *(const uint4 *)(row[i % 2] + i / 2 * 64 + part * 16);
@@ -101,6 +110,8 @@ template <typename W> struct quants {
     }
     __device__ __forceinline__ void load_rows(const char *const row[2], size_t group, unsigned part, size_t padded) {
         for (int i = 0; i < 2; i++) {
+            w[i] = W{}, d[i] = 0;
+            if (!row[i]) continue;
             stream(&w[i], row[i] + group * BYTES + part * sizeof(W));
             d[i] = __ldg((const uint32_t *)(row[i] + padded / 64 * BYTES) + group);
         }
