@@ -88,23 +88,23 @@ template <int N> static __device__ __forceinline__ void put_floats(float *to, co
 /* Writes a row, by a warp; as shk_quant_row (file/types.h) rounds it. */
 template <shk_type KV> static __device__ __forceinline__ void kv_put(char *row, const float *v, uint32_t dim) {
     uint32_t lane = threadIdx.x % 32;
-    if constexpr (KV != SHK_Q8_0) {
+    if constexpr (KV == SHK_Q8_0) {
+#pragma unroll 1
+        for (uint32_t b = 0; b < dim / KV_BLOCK; b++) {
+            float x = v[b * KV_BLOCK + lane], most = warp_max(fabsf(x));
+            bool finite = __all_sync(0xffffffffu, isfinite(x));
+            __half d = finite ? __float2half_rn(most / 127) : __ushort_as_half(0x7e00);
+            float step = __half2float(d);
+            char *block = row + b * KV_BLOCK_BYTES;
+            if (!lane) *(__half *)(void *)block = d;
+            block[2 + lane] = (char)(finite && step > 0 ? (int)fminf(fmaxf(rintf(x * (1 / step)), -127), 127) : 0);
+        }
+    } else {
 #pragma unroll 2
         for (uint32_t i = lane; i < dim; i += 32) {
             if constexpr (KV == SHK_F32) ((float *)(void *)row)[i] = v[i];
             else ((__nv_bfloat16 *)(void *)row)[i] = __float2bfloat16_rn(v[i]);
         }
-        return;
-    }
-#pragma unroll 1
-    for (uint32_t b = 0; b < dim / KV_BLOCK; b++) {
-        float x = v[b * KV_BLOCK + lane], most = warp_max(fabsf(x));
-        bool finite = __all_sync(0xffffffffu, isfinite(x));
-        __half d = finite ? __float2half_rn(most / 127) : __ushort_as_half(0x7e00);
-        float step = __half2float(d);
-        char *block = row + b * KV_BLOCK_BYTES;
-        if (!lane) *(__half *)(void *)block = d;
-        block[2 + lane] = (char)(finite && step > 0 ? (int)fminf(fmaxf(rintf(x * (1 / step)), -127), 127) : 0);
     }
 }
 
