@@ -8,9 +8,7 @@
 #include <string.h>
 
 /* The dynamic shared memory of a block, as an array. */
-#define DYNAMIC_SHARED(type, name, alignment)                                                                                      \
-    extern __shared__ __align__(alignment)                                                                                         \
-    type name[]
+#define DYNAMIC_SHARED(type, name, alignment) extern __shared__ __align__(alignment) type name[]
 
 /* The next kernel may start; this one goes on once the one before it is done. Nothing that kernels write may be touched before. */
 static __device__ __forceinline__ void let_next_start() {

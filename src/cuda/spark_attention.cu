@@ -333,8 +333,10 @@ __global__ void __launch_bounds__(KEPT_THREADS)
     const pass_row *r = &a.pass->rows[row];
     const pass_seq *s = &a.pass->seqs[r->seq];
     size_t n = (size_t)r->pos + 1;
-    if (NEAR && gridDim.x > 1 && blockIdx.x * KEPT_CHUNK >= n) return;                             /* others need its place */
-    ring_run first(keys(a, s, kv), 0), key(rest_of_keys(a, s, kv), 0), value(values(a, s, kv), 0); /* all positions are there */
+    /* no more is kept than there is: others need the block's place while the kernel before runs */
+    if (NEAR && gridDim.x > 1 && blockIdx.x * KEPT_CHUNK >= n) return;
+    /* no window: the rings hold all positions where they are */
+    ring_run first(keys(a, s, kv), 0), key(rest_of_keys(a, s, kv), 0), value(values(a, s, kv), 0);
     if constexpr (NEAR) { /* on their way while q is made; of what is kept, as if all were */
         auto fetch = [&](const ring_run &run, uint32_t begin, uint32_t end) {
             uint32_t lines = (uint32_t)(run.view.bytes + 127) / 128;

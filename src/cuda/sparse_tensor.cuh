@@ -56,8 +56,8 @@ void cuda_sparse_down_setup(shk_cuda *cu);
 /* The first unit of a slice. */
 static __device__ __forceinline__ unsigned unit_of(const sparse_layer &l, unsigned slice) { return slice * l.units / l.slices; }
 
-/* What a neuron's score must be above, from the joined moments of its token's. n <= k keeps all as they are (`none`): the soft form
- * has nothing to subtract. A NaN keeps them too, so that it is seen. */
+/* What a neuron's score must be above, from the joined moments of its token's. n <= k keeps all as they are: the soft form has
+ * nothing to subtract. A NaN keeps them too, so that it is seen. */
 typedef struct threshold {
     float theta, shift;
     bool all;
